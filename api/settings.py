@@ -1,0 +1,180 @@
+"""The settings of one process: names, defaults and checks. `app.py` hands the environment in; nobody else reads it."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from ipaddress import IPv4Network, IPv6Network, ip_network
+from urllib.parse import quote, urlsplit
+
+Network = IPv4Network | IPv6Network
+OFFLINE_MODEL = "icmp-offline"
+DEFAULT_MODEL = "gpt-5.4-mini"
+
+
+class BadSetting(Exception):
+    """A setting is missing or wrong; the text is one line that names the variable."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything the process is told from outside. Times in seconds unless the name says minutes."""
+
+    icmp_api_key: str
+    encryption_keys: tuple[tuple[str, bytes], ...]  # (key id, 32 bytes); the first one encrypts
+    database_url: str
+    migration_database_url: str
+    openai_api_key: str | None
+    openai_base_url: str | None
+    openai_model: str
+    model_call_timeout_s: float
+    turn_timeout_s: float
+    history_tokens: int
+    session_timeout_minutes: int
+    allowed_origins: frozenset[str]
+    trusted_proxies: tuple[Network, ...]
+    log_level: str
+    log_stdout: bool
+    data_dir: Path
+    host: str
+    port: int
+    web_concurrency: int
+    web_threads: int
+    db_pool_size: int
+
+    @property
+    def is_offline(self) -> bool:
+        """True when the offline model answers: no key and no other server is set."""
+        return self.openai_api_key is None and self.openai_base_url is None
+
+
+def from_environment(env: Mapping[str, str]) -> Settings:
+    """Read every setting from `env`; raises BadSetting with one line naming the variable at fault."""
+    reader = _Reader(env)
+    database_url = _database_url(reader)
+    openai_api_key, openai_base_url = reader.text("OPENAI_API_KEY"), reader.url("OPENAI_BASE_URL")
+    offline = openai_api_key is None and openai_base_url is None
+    return Settings(
+        icmp_api_key=_master_key(reader),
+        encryption_keys=_encryption_keys(reader),
+        database_url=database_url,
+        migration_database_url=reader.text("MIGRATION_DATABASE_URL") or database_url,
+        openai_api_key=openai_api_key,
+        openai_base_url=openai_base_url,
+        openai_model=OFFLINE_MODEL if offline else (reader.text("OPENAI_MODEL") or DEFAULT_MODEL),
+        model_call_timeout_s=reader.number("MODEL_CALL_TIMEOUT_S", 20, low=0.1, high=600),
+        turn_timeout_s=reader.number("TURN_TIMEOUT_S", 45, low=0.1, high=900),
+        history_tokens=reader.whole("HISTORY_TOKENS", 3000, low=0, high=200_000),
+        session_timeout_minutes=reader.whole("SESSION_TIMEOUT_MINUTES", 30, low=1, high=525_600),
+        allowed_origins=_origins(reader),
+        trusted_proxies=_networks(reader),
+        log_level=reader.choice("LOG_LEVEL", "INFO", {"DEBUG", "INFO", "WARNING", "ERROR"}),
+        log_stdout=reader.choice("LOG_STDOUT", "0", {"0", "1"}) == "1",
+        data_dir=Path(reader.text("DATA_DIR") or ".data"),
+        host=reader.text("BIND_HOST") or "127.0.0.1",
+        port=reader.whole("PORT", 8000, low=1, high=65_535),
+        web_concurrency=reader.whole("WEB_CONCURRENCY", 2, low=1, high=64),
+        web_threads=reader.whole("WEB_THREADS", 16, low=1, high=1000),
+        db_pool_size=reader.whole("DB_POOL_SIZE", 8, low=1, high=200),
+    )
+
+
+class _Reader:
+    """Typed look-ups in a mapping of strings; an empty string counts as not set."""
+
+    def __init__(self, env: Mapping[str, str]) -> None:
+        self._env = env
+
+    def text(self, name: str) -> str | None:
+        return self._env.get(name, "").strip() or None
+
+    def number(self, name: str, default: float, *, low: float, high: float) -> float:
+        text = self.text(name)
+        try:
+            value = default if text is None else float(text)
+        except ValueError:
+            raise BadSetting(f"{name} is not a number: {text!r}") from None
+        if not low <= value <= high:
+            raise BadSetting(f"{name} must lie between {low:g} and {high:g}, not {value:g}")
+        return value
+
+    def whole(self, name: str, default: int, *, low: int, high: int) -> int:
+        value = self.number(name, default, low=low, high=high)
+        if value != int(value):
+            raise BadSetting(f"{name} must be a whole number, not {value:g}")
+        return int(value)
+
+    def choice(self, name: str, default: str, allowed: set[str]) -> str:
+        value = (self.text(name) or default).upper()
+        if value not in allowed:
+            raise BadSetting(f"{name} must be one of {', '.join(sorted(allowed))}, not {value!r}")
+        return value
+
+    def url(self, name: str) -> str | None:
+        value = self.text(name)
+        if value is not None and (urlsplit(value).scheme not in {"http", "https"} or not urlsplit(value).hostname):
+            raise BadSetting(f"{name} is not an http(s) address: {value!r}")
+        return value
+
+
+def _master_key(reader: _Reader) -> str:
+    key = reader.text("ICMP_API_KEY")
+    if key is None:
+        raise BadSetting("ICMP_API_KEY is missing: set the master key (32 characters or more)")
+    if len(key) < 32:
+        raise BadSetting(f"ICMP_API_KEY is too short: {len(key)} characters, at least 32 are needed")
+    return key
+
+
+def _encryption_keys(reader: _Reader) -> tuple[tuple[str, bytes], ...]:
+    text = reader.text("ENCRYPTION_KEY")
+    if text is None:
+        raise BadSetting("ENCRYPTION_KEY is missing: set id:base64 of 32 random bytes")
+    keys = []
+    for part in text.split(","):
+        key_id, _, encoded = part.strip().partition(":")
+        try:
+            key = base64.b64decode(encoded, validate=True)
+        except binascii.Error:
+            key = b""
+        if not key_id or len(key_id) > 64 or len(key) != 32:
+            raise BadSetting("ENCRYPTION_KEY is not id:base64[,id:base64…] with 32 bytes a key")
+        keys.append((key_id, key))
+    if len({key_id for key_id, _ in keys}) != len(keys):
+        raise BadSetting("ENCRYPTION_KEY names one key id twice")
+    return tuple(keys)
+
+
+def _database_url(reader: _Reader) -> str:
+    url = reader.text("DATABASE_URL")
+    if url is not None:
+        if urlsplit(url).scheme not in {"postgresql", "postgres"}:
+            raise BadSetting("DATABASE_URL does not start with postgresql://")
+        return url
+    host = reader.text("DB_HOST")
+    if host is None:
+        raise BadSetting("DATABASE_URL is missing: set it, or DB_HOST, DB_PORT, DB_NAME, DB_USER and DB_PASSWORD")
+    port = reader.whole("DB_PORT", 5432, low=1, high=65_535)
+    user, password = quote(reader.text("DB_USER") or "postgres", safe=""), reader.text("DB_PASSWORD")
+    login = user if password is None else f"{user}:{quote(password, safe='')}"
+    return f"postgresql://{login}@{host}:{port}/{quote(reader.text('DB_NAME') or 'icmp', safe='')}"
+
+
+def _origins(reader: _Reader) -> frozenset[str]:
+    origins = [part.strip().rstrip("/") for part in (reader.text("ALLOWED_ORIGINS") or "").split(",") if part.strip()]
+    for origin in origins:
+        parts = urlsplit(origin)
+        if parts.scheme not in {"http", "https"} or not parts.hostname or parts.path or parts.query:
+            raise BadSetting(f"ALLOWED_ORIGINS holds {origin!r}; an origin is scheme://host[:port]")
+    return frozenset(origins)
+
+
+def _networks(reader: _Reader) -> tuple[Network, ...]:
+    """The proxies whose X-Forwarded-For is believed: addresses or CIDR ranges, comma separated."""
+    try:
+        return tuple(ip_network(part.strip()) for part in (reader.text("TRUSTED_PROXIES") or "").split(",") if part.strip())
+    except ValueError as problem:
+        raise BadSetting(f"TRUSTED_PROXIES is not a list of addresses or networks: {problem}") from None

@@ -1,0 +1,116 @@
+"""Remembering: the way to a connection, and the few verbs every query uses."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import psycopg2
+import psycopg2.extras
+
+from db import pool
+from db.errors import Conflict, DatabaseUnavailable, NotFound, translated
+
+__all__ = [
+    "Conflict",
+    "Connection",
+    "Database",
+    "DatabaseUnavailable",
+    "NotFound",
+    "execute",
+    "fetch_all",
+    "fetch_one",
+    "json_value",
+    "translated",
+]
+
+Connection = Any  # psycopg2's connection class has no useful types of its own
+Parameters = Mapping[str, Any] | Sequence[Any]
+
+_BEGIN = """
+    SELECT set_config('role', 'icmp_app', true), set_config('icmp.business_id', %s, true),
+           set_config('statement_timeout', '10000', true), set_config('lock_timeout', '5000', true),
+           set_config('idle_in_transaction_session_timeout', '15000', true)
+"""
+
+
+class Database:
+    """One PostgreSQL database, reached as the role `icmp_app`. Safe to share between threads and over fork."""
+
+    def __init__(self, url: str, *, pool_size: int = 8, checkout_seconds: float = 5.0) -> None:
+        self._url = url
+        self._checkout_seconds = checkout_seconds
+        self._pool = pool.Pool(self._connect, pool_size)
+
+    @contextmanager
+    def transaction(self, business_id: str | None) -> Iterator[Connection]:
+        """A transaction that sees the rows of one business; None sees no tenant's rows. Commits at the end, rolls
+        back on any exception. Role and tenant end with the transaction, so pooling cannot carry them over.
+        Raises Conflict and DatabaseUnavailable."""
+        with translated():
+            try:
+                connection = self._pool.checkout(self._checkout_seconds)
+            except pool.PoolExhausted as error:
+                raise DatabaseUnavailable("no free connection") from error
+            broken = True
+            try:
+                execute(connection, _BEGIN, [business_id or ""])
+                yield connection
+                connection.commit()
+                broken = False
+            except BaseException:
+                broken = not _rolled_back(connection)
+                raise
+            finally:
+                self._pool.checkin(connection, broken=broken)
+
+    def close(self) -> None:
+        """Close the idle connections."""
+        self._pool.close()
+
+    def _connect(self) -> Connection:
+        return psycopg2.connect(
+            self._url, connect_timeout=5, application_name="icmp", keepalives_idle=10, tcp_user_timeout=10_000
+        )
+
+
+def _rolled_back(connection: Connection) -> bool:
+    try:
+        connection.rollback()
+    except psycopg2.Error:
+        return False
+    return not connection.closed
+
+
+def execute(conn: Connection, sql: str, parameters: Parameters | None = None) -> int:
+    """Run one statement; the number of rows it touched."""
+    with conn.cursor() as cursor:
+        cursor.execute(sql, parameters)
+        return int(cursor.rowcount)
+
+
+def fetch_one(conn: Connection, sql: str, parameters: Parameters | None = None) -> tuple[Any, ...] | None:
+    """The first row, or None."""
+    with conn.cursor() as cursor:
+        cursor.execute(sql, parameters)
+        row: tuple[Any, ...] | None = cursor.fetchone()
+        return row
+
+
+def fetch_all(conn: Connection, sql: str, parameters: Parameters | None = None) -> list[tuple[Any, ...]]:
+    """All rows."""
+    with conn.cursor() as cursor:
+        cursor.execute(sql, parameters)
+        rows: list[tuple[Any, ...]] = cursor.fetchall()
+        return rows
+
+
+def json_value(value: Any) -> Any:
+    """A value as a jsonb parameter."""
+    return psycopg2.extras.Json(value, dumps=_dumps)
+
+
+def _dumps(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, allow_nan=False)

@@ -1,0 +1,46 @@
+"""States that queries can end in; the rest of the project never sees a driver's error."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import psycopg2
+from psycopg2 import errors
+
+
+class NotFound(Exception):
+    """There is no such object."""
+
+
+class Conflict(Exception):
+    """The object's state or name stands in the way."""
+
+
+class DatabaseUnavailable(Exception):
+    """The database cannot be used at the moment."""
+
+
+CONFLICTS = {
+    "businesses_business_name_key": "business_name is taken by another business",
+    "users_login_email_key": "owner.email belongs to another user",
+    "stages_stage_name_key": "stage_name is taken by another stage of this business",
+    "agents_agent_name_key": "agent_name is taken by another agent of this business",
+    "templates_version_key": "template_id exists already, or was changed by somebody else at the same time",
+    "global_templates_version_key": "template_id exists already, or was changed by somebody else at the same time",
+    "conversations_one_open": "the session has another open conversation",
+}
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    """Driver errors leave as ours: conflicts by the constraint's name, lost connections as DatabaseUnavailable."""
+    try:
+        yield
+    except errors.UniqueViolation as error:
+        text = CONFLICTS.get(error.diag.constraint_name or "")
+        if text is None:
+            raise
+        raise Conflict(text) from error
+    except (psycopg2.OperationalError, psycopg2.InterfaceError) as error:
+        raise DatabaseUnavailable(type(error).__name__) from error

@@ -1,0 +1,76 @@
+"""Apply the migrations that a database does not have yet: in order, recorded, one runner at a time."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+import psycopg2
+
+from db import Connection, execute, fetch_all, translated
+
+DIRECTORY = Path(__file__).parent.parent / "migrations"
+_LOCK = 4_930_158_211  # any number that nobody else locks in this database
+
+
+class Migration(NamedTuple):
+    """One file of migrations/, e.g. 0001_initial.sql: version 1, name `initial`."""
+
+    version: int
+    name: str
+    sql: str
+
+
+def available() -> list[Migration]:
+    """The migrations this code knows, oldest first."""
+    found = []
+    for path in sorted(DIRECTORY.glob("*.sql")):
+        match = re.fullmatch(r"(\d{4})_(\w+)\.sql", path.name)
+        if match is None:
+            raise ValueError(f"{path.name} is not named like 0001_what_it_does.sql")
+        found.append(Migration(int(match[1]), match[2], path.read_text(encoding="utf-8")))
+    return found
+
+
+def apply(url: str) -> list[Migration]:
+    """Bring the database at `url` (its owner's login) up to date; the migrations applied now.
+    Any number of runners may call it at once. Raises DatabaseUnavailable."""
+    with translated():
+        connection = psycopg2.connect(url, connect_timeout=5, application_name="icmp-migrate")
+        try:
+            return _apply_missing(connection)
+        finally:
+            connection.close()
+
+
+def _apply_missing(connection: Connection) -> list[Migration]:
+    done = []
+    for migration in available():
+        # One transaction a migration, and the lock in each: a runner that dies leaves nothing half done or locked.
+        with connection:
+            execute(connection, "SELECT pg_advisory_xact_lock(%s)", [_LOCK])
+            execute(connection, "SET LOCAL client_min_messages = warning")
+            execute(connection, _TABLE)
+            if migration.version in _applied(connection):
+                continue
+            execute(connection, migration.sql)
+            execute(connection, _RECORD, [migration.version, migration.name])
+            done.append(migration)
+    return done
+
+
+def _applied(conn: Connection) -> set[int]:
+    return {row[0] for row in fetch_all(conn, "SELECT version FROM schema_migrations")}
+
+
+def missing(conn: Connection) -> list[int]:
+    """Versions this code needs that the database lacks. A newer schema than the code is fine (rolling upgrades)."""
+    return sorted({migration.version for migration in available()} - _applied(conn))
+
+
+_TABLE = """
+    CREATE TABLE IF NOT EXISTS schema_migrations (
+        version integer PRIMARY KEY, name text NOT NULL, applied_at timestamptz NOT NULL DEFAULT clock_timestamp())
+"""
+_RECORD = "INSERT INTO schema_migrations (version, name) VALUES (%s, %s)"

@@ -1,0 +1,105 @@
+"""Connections of this process: a bounded pool that waits in order and never hands out a dead connection."""
+
+from __future__ import annotations
+
+import os
+import select
+import threading
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+import psycopg2
+
+
+class PoolExhausted(Exception):
+    """No connection became free in time."""
+
+
+class _Waiter:
+    def __init__(self) -> None:
+        self.ready = threading.Event()
+        self.slot: Any = None
+        self.served = False
+
+
+class Pool:
+    """At most `size` connections, made when first needed. psycopg2's own pool raises at once when it is empty,
+    closes what it need not close and hands out connections that the server has closed."""
+
+    def __init__(self, connect: Callable[[], Any], size: int) -> None:
+        self._connect = connect
+        self._size = size
+        self._lock = threading.Lock()
+        self._abandoned: list[Any] = []
+        self._reset()
+
+    def _reset(self) -> None:
+        self._pid = os.getpid()
+        self._slots: list[Any] = [None] * self._size
+        self._waiters: deque[_Waiter] = deque()
+
+    def checkout(self, timeout_seconds: float) -> Any:
+        """A live psycopg2 connection outside any transaction. Raises PoolExhausted or psycopg2.OperationalError."""
+        slot = self._take(timeout_seconds)
+        try:
+            return slot if slot is not None and _is_alive(slot) else self._connect()
+        except BaseException:
+            self._give(None)
+            raise
+
+    def checkin(self, connection: Any, *, broken: bool) -> None:
+        """Return a connection exactly once; a broken one is closed and replaced when next needed."""
+        if broken:
+            connection.close()
+        self._give(None if broken else connection)
+
+    def close(self) -> None:
+        """Close the idle connections; for tests and orderly exits."""
+        with self._lock:
+            for slot in self._slots:
+                if slot is not None:
+                    slot.close()
+            self._slots = [None] * len(self._slots)
+
+    def _take(self, timeout_seconds: float) -> Any:
+        with self._lock:
+            if self._pid != os.getpid():
+                # Closing a connection inherited over fork would end the parent's session: keep it, never use it.
+                self._abandoned.extend(self._slots)
+                self._reset()
+            if self._slots and not self._waiters:
+                return self._slots.pop()
+            waiter = _Waiter()
+            self._waiters.append(waiter)
+        waiter.ready.wait(timeout_seconds)
+        with self._lock:
+            if not waiter.served:
+                self._waiters.remove(waiter)
+                raise PoolExhausted
+        return waiter.slot
+
+    def _give(self, slot: Any) -> None:
+        with self._lock:
+            if not self._waiters:
+                self._slots.append(slot)
+                return
+            # Hand over in the order of asking: with a plain semaphore newcomers starve those who wait.
+            waiter = self._waiters.popleft()
+            waiter.slot, waiter.served = slot, True
+            waiter.ready.set()
+
+
+def _is_alive(connection: Any) -> bool:
+    """An idle connection has nothing to read; a server that closed it left an end-of-file there. No round trip."""
+    if connection.closed:
+        return False
+    try:
+        poller = select.poll()
+        poller.register(connection.fileno(), select.POLLIN | select.POLLHUP | select.POLLERR)
+        readable = bool(poller.poll(0))
+    except (OSError, psycopg2.Error):
+        readable = True
+    if readable:
+        connection.close()
+    return not readable
