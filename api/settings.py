@@ -6,8 +6,8 @@ import base64
 import binascii
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from ipaddress import IPv4Network, IPv6Network, ip_network
+from pathlib import Path
 from urllib.parse import quote, urlsplit
 
 Network = IPv4Network | IPv6Network
@@ -175,6 +175,8 @@ def _origins(reader: _Reader) -> frozenset[str]:
 def _networks(reader: _Reader) -> tuple[Network, ...]:
     """The proxies whose X-Forwarded-For is believed: addresses or CIDR ranges, comma separated."""
     try:
-        return tuple(ip_network(part.strip()) for part in (reader.text("TRUSTED_PROXIES") or "").split(",") if part.strip())
+        return tuple(
+            ip_network(part.strip()) for part in (reader.text("TRUSTED_PROXIES") or "").split(",") if part.strip()
+        )
     except ValueError as problem:
         raise BadSetting(f"TRUSTED_PROXIES is not a list of addresses or networks: {problem}") from None

@@ -42,5 +42,12 @@ def translated() -> Iterator[None]:
         if text is None:
             raise
         raise Conflict(text) from error
-    except (psycopg2.OperationalError, psycopg2.InterfaceError) as error:
+    except (
+        psycopg2.OperationalError,
+        psycopg2.InterfaceError,
+        # A database without our role or tables: not migrated yet, or another one than was meant.
+        errors.UndefinedTable,
+        errors.UndefinedFunction,
+        errors.InvalidParameterValue,
+    ) as error:
         raise DatabaseUnavailable(type(error).__name__) from error

@@ -194,10 +194,11 @@ CREATE TABLE stages (
     stage_name text NOT NULL,
     stage_type text NOT NULL,
     stage_description text NOT NULL,
-    stage_selection jsonb NOT NULL,
-    data_extraction jsonb NOT NULL,
-    data_retrieval jsonb NOT NULL,
-    response_generation jsonb NOT NULL,
+    -- json, not jsonb: the order of a schema's properties is the order in which people wrote and models read them
+    stage_selection json NOT NULL,
+    data_extraction json NOT NULL,
+    data_retrieval json NOT NULL,
+    response_generation json NOT NULL,
     stage_selection_example_conversations text NOT NULL DEFAULT '',
     secret_headers bytea,       -- ciphertext of {"header": "value"} for api_call; never read back over the API
     created_at timestamptz NOT NULL DEFAULT clock_timestamp(),
@@ -365,7 +366,7 @@ CREATE FUNCTION find_api_key(hash bytea)
     SELECT k.business_id, k.key_id, coalesce(k.last_used_at < clock_timestamp() - interval '1 minute', true)
     FROM public.api_keys k
     WHERE k.key_hash = hash
-      AND (k.revoked_at IS NULL OR k.revoked_at > clock_timestamp())
+      AND k.revoked_at IS NULL
       AND (k.expires_at IS NULL OR k.expires_at > clock_timestamp())
 $$;
 
@@ -376,13 +377,22 @@ CREATE FUNCTION find_session(hash bytea, idle interval)
     FROM public.sessions s JOIN public.api_keys k USING (business_id, key_id)
     WHERE s.token_hash = hash
       AND s.expires_at > clock_timestamp() AND s.last_seen_at > clock_timestamp() - idle
-      AND (k.revoked_at IS NULL OR k.revoked_at > clock_timestamp())
+      AND k.revoked_at IS NULL
       AND (k.expires_at IS NULL OR k.expires_at > clock_timestamp())
 $$;
 
 CREATE FUNCTION known_businesses(ids uuid[]) RETURNS SETOF uuid
     LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp AS $$
     SELECT b.business_id FROM public.businesses b WHERE b.business_id = ANY (ids)
+$$;
+
+GRANT SELECT (business_id, stage_selection, data_extraction, response_generation) ON stages TO icmp_lookup;
+CREATE POLICY lookup ON stages FOR SELECT TO icmp_lookup USING (true);
+CREATE FUNCTION count_template_uses(id text) RETURNS bigint
+    LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp AS $$
+    SELECT count(*) FROM public.stages s
+    WHERE id IN (s.stage_selection #>> '{prompt,template_id}', s.data_extraction #>> '{prompt,template_id}',
+                 s.response_generation #>> '{prompt,template_id}')
 $$;
 
 CREATE FUNCTION list_businesses(before_at timestamptz, before_id uuid, row_limit integer, row_offset integer)
@@ -406,6 +416,7 @@ $$;
 ALTER FUNCTION find_api_key(bytea) OWNER TO icmp_lookup;
 ALTER FUNCTION find_session(bytea, interval) OWNER TO icmp_lookup;
 ALTER FUNCTION known_businesses(uuid[]) OWNER TO icmp_lookup;
+ALTER FUNCTION count_template_uses(text) OWNER TO icmp_lookup;
 ALTER FUNCTION list_businesses(timestamptz, uuid, integer, integer) OWNER TO icmp_lookup;
 REVOKE ALL ON ALL FUNCTIONS IN SCHEMA public FROM PUBLIC;
 GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA public TO icmp_app;

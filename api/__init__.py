@@ -1,0 +1,45 @@
+"""HTTP: the routes under /api/v1, the seed's unversioned paths, and what surrounds every request."""
+
+from __future__ import annotations
+
+from flask import Blueprint, Flask
+
+from api import (
+    businesses,
+    conversations,
+    errors,
+    events,
+    headers,
+    keys,
+    ledger,
+    logs,
+    messages,
+    openapi,
+    platform,
+    save_config,
+    stages,
+    templates,
+)
+
+RESOURCES = (businesses, keys, templates, stages, messages, conversations, ledger, events)
+
+
+def register(app: Flask) -> None:
+    """Put every route and every handler on the app."""
+    logs.register(app)
+    errors.register(app)
+    headers.register(app)
+    versioned = Blueprint("v1", __name__, url_prefix="/api/v1")
+    for resource in RESOURCES:
+        versioned.register_blueprint(resource.routes)
+    app.register_blueprint(versioned)
+    app.register_blueprint(save_config.routes)
+    app.register_blueprint(platform.routes)
+    openapi.register(app)
+    # The paths of the first sketch, answered by the same views.
+    app.add_url_rule("/businesses", "seed_post_business", businesses.post_business, methods=["POST"])
+    app.add_url_rule("/stages", "seed_post_stage", stages.post_stage, methods=["POST"])
+    app.add_url_rule("/message", "seed_post_message", messages.post_message, methods=["POST"])
+    app.add_url_rule(
+        "/conversations/<user_id>", "seed_get_conversations", conversations.get_conversations_of_user, methods=["GET"]
+    )

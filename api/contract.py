@@ -1,0 +1,154 @@
+"""The contract of a view: what it takes and gives, checked at both ends, and the source of the OpenAPI document."""
+
+from __future__ import annotations
+
+import functools
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields, is_dataclass
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any, cast
+
+from flask import Response, current_app, request
+from flask.json.provider import DefaultJSONProvider
+
+import schemas
+from api import bodies, faults
+from api.errors import InvalidRequest
+
+
+@dataclass(frozen=True)
+class Contract:
+    """What a route promises; read by the OpenAPI document and by the house tests."""
+
+    takes: str | None
+    gives: str | None
+    status: int
+    many: bool
+    query: Mapping[str, dict[str, Any]]
+    other_statuses: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Reply:
+    """A view's answer when it is more than a body with the contract's status."""
+
+    body: Any
+    status: int | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+def contract(
+    *,
+    takes: str | None = None,
+    gives: str | None = None,
+    status: int = 200,
+    many: bool = False,
+    query: Mapping[str, dict[str, Any]] | None = None,
+    other_statuses: tuple[int, ...] = (),
+) -> Callable[[Callable[..., Any]], Callable[..., Response]]:
+    """The view gets `body` when it takes one and `query` when it has parameters, both checked; ids in the path are
+    checked too. It returns a body, a Reply or a finished Response. `many`: an array of what it gives."""
+    promised = Contract(takes, gives, status, many, query or {}, other_statuses)
+
+    def decorate(view: Callable[..., Any]) -> Callable[..., Response]:
+        @functools.wraps(view)
+        def checked(**arguments: Any) -> Response:
+            _check_path(request.view_args or {})
+            arguments |= _query(promised)
+            if takes is not None:
+                arguments["body"] = checked_body(takes, request.get_json())
+            return _response(promised, view(**arguments))
+
+        cast(Any, checked).contract = promised
+        return checked
+
+    return decorate
+
+
+def checked_body(schema: str, value: Any) -> Any:
+    """The value if it is as the schema wants it; raises InvalidRequest."""
+    fault = faults.first(schemas.validator(schema), value)
+    if fault is not None:
+        raise fault
+    return value
+
+
+def moment(text: str) -> datetime:
+    """A checked date-time as UTC. PostgreSQL reads fewer ISO 8601 forms than the contract accepts."""
+    return datetime.fromisoformat(text).astimezone(UTC)
+
+
+def _check_path(path_ids: Mapping[str, Any]) -> None:
+    for name, value in path_ids.items():
+        bodies.check_text(str(value), name)
+        if name != "template_id" and not schemas.FORMATS.conforms(value, "uuid"):
+            raise InvalidRequest(f"{name}: {str(value)[:100]!r} is not a UUID", "Use the id as it was given to you")
+
+
+def _query(promised: Contract) -> dict[str, Any]:
+    known = {"business_id": {"type": "string", "format": "uuid"}, **promised.query}
+    values = {}
+    for name, texts in request.args.lists():
+        if name not in known:
+            raise InvalidRequest(f"{name[:100]}: unknown parameter", f"Known parameters: {', '.join(sorted(known))}")
+        if len(texts) > 1:
+            raise InvalidRequest(f"{name}: stands {len(texts)} times", "Send it once")
+        bodies.check_text(texts[0], name)
+        values[name] = faults.parameter(name, known[name], texts[0])
+    if not promised.query:
+        return {}
+    values.pop("business_id", None)
+    return {"query": values}
+
+
+def _response(promised: Contract, result: Any) -> Response:
+    if isinstance(result, Response):
+        return result
+    reply = result if isinstance(result, Reply) else Reply(result)
+    status = reply.status or promised.status
+    if status == 204:
+        response = Response(status=204)
+    else:
+        body = shown(reply.body)
+        if current_app.config.get("CHECK_REPLIES") and promised.gives is not None:
+            _check_reply(promised, body)
+        response = json_response(body, status)
+    response.headers.extend(dict(reply.headers))
+    return response
+
+
+def json_response(body: Any, status: int = 200) -> Response:
+    """A JSON response."""
+    return Response(current_app.json.dumps(body) + "\n", status=status, mimetype="application/json")
+
+
+def _check_reply(promised: Contract, body: Any) -> None:
+    for part in body if promised.many else [body]:
+        errors = list(schemas.validator(promised.gives or "").iter_errors(part))
+        if errors:
+            raise AssertionError(f"{request.path} breaks {promised.gives}: {errors[0].json_path} {errors[0].message}")
+
+
+def shown(value: Any) -> Any:
+    """A row, or anything made of rows, as JSON values: the names are the same everywhere."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return {each.name: shown(getattr(value, each.name)) for each in fields(value)}
+    if isinstance(value, Mapping):
+        return {key: shown(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [shown(item) for item in value]
+    if isinstance(value, datetime):
+        return value.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+    if isinstance(value, Decimal):
+        return float(value)
+    return str(value) if isinstance(value, uuid.UUID) else value
+
+
+class JsonProvider(DefaultJSONProvider):
+    """JSON as the contract wants it: UTF-8, in the order it was built, compact."""
+
+    ensure_ascii = False
+    sort_keys = False
+    compact = True

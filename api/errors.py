@@ -1,0 +1,143 @@
+"""Every error a caller can see, in one table; nothing of a fault's own text leaves the house unless it is ours."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any, NamedTuple
+
+from flask import Flask, Response, current_app, g
+from werkzeug.exceptions import HTTPException
+from werkzeug.routing import RequestRedirect
+
+import auth
+import db
+from nlp.errors import BadSchema, BadTemplate, ModelUnavailable
+
+log = logging.getLogger(__name__)
+
+
+class InvalidRequest(Exception):
+    """The request is not valid"""
+
+    def __init__(self, details: str, remediation: str = "", message: str = "") -> None:
+        super().__init__(details)
+        self.remediation = remediation
+        self.message = message
+
+
+class NoStages(Exception):
+    """No stages found for this business"""
+
+
+class ConversationCompleted(Exception):
+    """The conversation is completed"""
+
+
+class Row(NamedTuple):
+    """What a caller sees of an error; an empty `details` shows the exception's own text."""
+
+    status: int
+    error_code: str
+    message: str
+    remediation: str
+    details: str = ""
+
+
+TABLE: dict[type[Exception], Row] = {
+    InvalidRequest: Row(400, "INVALID_REQUEST", "The request is not valid", "Correct the request and send it again"),
+    BadSchema: Row(400, "INVALID_REQUEST", "The output_schema cannot be used", "Correct the schema as described"),
+    BadTemplate: Row(400, "INVALID_REQUEST", "The template cannot be used", "Correct the text as described"),
+    auth.BusinessNotNamed: Row(
+        400, "INVALID_REQUEST", "The master key must name the business", "Send business_id in the query or the body"
+    ),
+    auth.Unauthorized: Row(
+        401, "UNAUTHORIZED", "A valid key is needed", "Send 'Authorization: Bearer <key>' with a key that is live"
+    ),
+    auth.Forbidden: Row(403, "FORBIDDEN", "The key does not allow this", "Use a key that has this right"),
+    db.NotFound: Row(404, "NOT_FOUND", "There is no such object", "Check the id in the path", "Not found"),
+    NoStages: Row(404, "NOT_FOUND", "No stages found for this business", "Create one with POST /api/v1/stages"),
+    db.Conflict: Row(409, "CONFLICT", "This conflicts with what is stored", "Read the object and try again"),
+    ConversationCompleted: Row(
+        409, "CONVERSATION_COMPLETED", "The conversation is completed", "Leave conversation_id out to start a new one"
+    ),
+    db.DatabaseUnavailable: Row(
+        503, "DATABASE_UNAVAILABLE", "The database cannot be used at the moment", "Try again shortly", "Temporary fault"
+    ),
+    ModelUnavailable: Row(
+        503, "LLM_UNAVAILABLE", "The model cannot be used at the moment", "Try again after Retry-After seconds",
+        "The message was kept; no reply could be made",
+    ),
+}  # fmt: skip
+TIMED_OUT = TABLE[ModelUnavailable]._replace(
+    status=504, error_code="LLM_TIMEOUT", message="The model did not answer in time"
+)
+FAULT = Row(500, "SERVER_ERROR", "Something went wrong on our side", "Try again; give support the request_id", "Fault")
+UNREADABLE = Row(400, "INVALID_REQUEST", "The request cannot be read", "Send a well-formed request", "Unreadable")
+HTTP: dict[int, Row] = {
+    404: Row(404, "NOT_FOUND", "There is no such path", "See /docs for the paths", "Unknown path"),
+    405: Row(405, "METHOD_NOT_ALLOWED", "The path does not take this method", "See the Allow header", "Wrong method"),
+    413: Row(
+        413, "PAYLOAD_TOO_LARGE", "The body is too large", "Send at most 1 MiB (4 MiB of events)", "Body over the limit"
+    ),
+    415: Row(
+        415, "UNSUPPORTED_MEDIA_TYPE", "The body must be JSON", "Send 'Content-Type: application/json'", "Not JSON"
+    ),
+}
+RETRY_AFTER = {503: "5", 504: "5"}
+
+
+def row_of(error: Exception) -> Row:
+    """The table's row for an exception; 500 for what is not in it."""
+    if isinstance(error, ModelUnavailable) and error.timed_out:
+        return TIMED_OUT
+    if isinstance(error, HTTPException):
+        code = error.code or 500
+        unreadable = Row(
+            400, "INVALID_REQUEST", "The request cannot be read", "Send a well-formed request", "Unreadable"
+        )
+        return HTTP.get(code, FAULT if code >= 500 else unreadable)
+    return next((row for kind, row in TABLE.items() if isinstance(error, kind)), FAULT)
+
+
+def body(row: Row, error: Exception) -> dict[str, Any]:
+    """The one shape of every error."""
+    return {
+        "error_code": row.error_code,
+        "message": getattr(error, "message", "") or row.message,
+        "details": row.details or str(error) or row.message,
+        "remediation": getattr(error, "remediation", "") or row.remediation,
+        "request_id": g.get("request_id", ""),
+    }
+
+
+def answer(error: Exception) -> Response:
+    """The response for any exception; faults go to the log with their stack trace."""
+    row = row_of(error)
+    g.error_code = row.error_code
+    if row is FAULT:
+        log.error("fault", exc_info=error)
+    elif row.status >= 500:
+        log.warning("unavailable: %s", type(error).__name__, exc_info=error.__cause__)
+    text = current_app.json.dumps(body(row, error)) + "\n"
+    response = Response(text, status=row.status, mimetype="application/json")
+    if row.status == 401:
+        response.headers["WWW-Authenticate"] = "Bearer"
+    if row.status in RETRY_AFTER:
+        asked = getattr(error, "retry_after_s", None)
+        response.headers["Retry-After"] = RETRY_AFTER[row.status] if asked is None else str(max(1, round(asked)))
+    if isinstance(error, HTTPException) and row.status == 405:
+        response.headers.extend(_allowed(error))
+    return response
+
+
+def _allowed(error: HTTPException) -> dict[str, str]:
+    methods = getattr(error, "valid_methods", None)
+    return {"Allow": ", ".join(sorted(methods))} if methods else {}
+
+
+def register(app: Flask) -> None:
+    """Every exception of a request ends here; a redirect of the router is none."""
+
+    @app.errorhandler(Exception)
+    def handle(error: Exception) -> Any:
+        return error if isinstance(error, RequestRedirect) else answer(error)

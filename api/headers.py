@@ -1,0 +1,51 @@
+"""Headers of every response: CORS for the origins that are allowed, and what keeps browsers careful."""
+
+from __future__ import annotations
+
+from flask import Flask, Response, request
+
+from api.parts import parts
+
+_METHODS = "GET, POST, PUT, PATCH, DELETE"
+_HEADERS = "Authorization, Content-Type, Idempotency-Key, X-Request-ID"
+_EXPOSED = "Link, Location, Retry-After, X-Request-ID, Idempotent-Replayed"
+_CAREFUL = {
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-store",
+}
+# The documentation page is the one place with scripts of its own.
+_DOCS_POLICY = (
+    "default-src 'self'; script-src 'self' 'unsafe-inline'; style-src 'self' 'unsafe-inline'; img-src 'self' data:"
+)
+
+
+def register(app: Flask) -> None:
+    """Add the headers after each request."""
+
+    @app.after_request
+    def add(response: Response) -> Response:
+        for name, value in _CAREFUL.items():
+            response.headers.setdefault(name, value)
+        is_docs = request.path.startswith("/docs")
+        policy = _DOCS_POLICY if is_docs else "default-src 'none'; frame-ancestors 'none'"
+        response.headers.setdefault("Content-Security-Policy", policy)
+        if request.is_secure:
+            response.headers["Strict-Transport-Security"] = "max-age=31536000"
+        return _cors(response)
+
+
+def _cors(response: Response) -> Response:
+    response.headers.add("Vary", "Origin")
+    origin = request.headers.get("Origin")
+    if origin is None or origin not in parts().settings.allowed_origins:
+        return response
+    response.headers["Access-Control-Allow-Origin"] = origin
+    response.headers["Access-Control-Allow-Credentials"] = "true"
+    response.headers["Access-Control-Expose-Headers"] = _EXPOSED
+    if request.method == "OPTIONS":
+        response.headers["Access-Control-Allow-Methods"] = _METHODS
+        response.headers["Access-Control-Allow-Headers"] = _HEADERS
+        response.headers["Access-Control-Max-Age"] = "600"
+    return response

@@ -1,0 +1,156 @@
+"""The OpenAPI 3.1 document, made from the routes, their contracts and schemas/; and the page that shows it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+from flask import Blueprint, Flask, Response, current_app
+from flask_swagger_ui import get_swaggerui_blueprint
+from werkzeug.routing import Rule
+
+import auth
+import schemas
+from api import contract
+from api.contract import Contract
+
+routes = Blueprint("openapi", __name__)
+DESCRIPTION = (
+    "ICMP, the Intelligent Conversation Management Platform: many businesses run their customers' conversations on "
+    "language models. Every message runs through three prompts: stage selection, data extraction, response generation."
+)
+_SECURITY: dict[str, list[dict[str, list[str]]]] = {
+    "public": [],
+    "master": [{"masterKey": []}],
+    "business": [{"businessKey": []}, {"businessCookie": []}, {"masterKey": []}],
+    "business or global": [{"businessKey": []}, {"businessCookie": []}, {"masterKey": []}],
+}
+_ERRORS = {
+    400: "Not valid",
+    401: "No valid key",
+    403: "Not allowed",
+    404: "No such object",
+    409: "Conflicts with what is stored",
+    413: "Too large",
+    415: "Not JSON",
+    503: "Temporarily unavailable",
+    504: "The model did not answer in time",
+}
+
+
+@routes.get("/openapi.json")
+@auth.public
+@contract.contract()
+def get_openapi() -> Response:
+    """This document."""
+    return contract.json_response(document(current_app))
+
+
+def register(app: Flask) -> None:
+    """Add the document and the page at /docs, whose files come with a package."""
+    app.register_blueprint(routes)
+    app.register_blueprint(get_swaggerui_blueprint("/docs", "/openapi.json", {"app_name": "ICMP"}))
+
+
+def document(app: Flask) -> dict[str, Any]:
+    """The whole document."""
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "ICMP", "version": "1", "description": DESCRIPTION, "license": {"name": "See the project"}},
+        "servers": [{"url": "/"}],
+        "paths": _paths(app),
+        "components": {
+            "schemas": {name: _component(schemas.document(name)) for name in schemas.names()},
+            "securitySchemes": {
+                "masterKey": {"type": "http", "scheme": "bearer", "description": "ICMP_API_KEY"},
+                "businessKey": {"type": "http", "scheme": "bearer", "description": "A key of the business"},
+                "businessCookie": {"type": "apiKey", "in": "cookie", "name": auth.COOKIE},
+            },
+        },
+    }
+
+
+def _paths(app: Flask) -> dict[str, Any]:
+    paths: dict[str, Any] = {}
+    for rule in sorted(app.url_map.iter_rules(), key=lambda rule: (rule.rule, rule.endpoint)):
+        view = app.view_functions[rule.endpoint]
+        promised = getattr(view, "contract", None)
+        if promised is None:
+            continue
+        path = re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", rule.rule)
+        for method in sorted((rule.methods or set()) - {"HEAD", "OPTIONS"}):
+            paths.setdefault(path, {})[method.lower()] = _operation(rule, view, promised)
+    return paths
+
+
+def _operation(rule: Rule, view: Callable[..., Any], promised: Contract) -> dict[str, Any]:
+    access = getattr(view, "access", "public")
+    operation: dict[str, Any] = {
+        "operationId": rule.endpoint.replace(".", "_"),
+        "summary": (view.__doc__ or "").strip().split("\n")[0],
+        "tags": [view.__module__.removeprefix("api.")],
+        "security": _SECURITY[access],
+        "parameters": _parameters(rule, promised, access),
+        "responses": _responses(rule, promised, access),
+    }
+    if promised.takes is not None:
+        content = {"application/json": {"schema": _ref(promised.takes)}}
+        operation["requestBody"] = {"required": True, "content": content}
+    return operation
+
+
+def _parameters(rule: Rule, promised: Contract, access: str) -> list[dict[str, Any]]:
+    found = []
+    for name in sorted(rule.arguments):
+        schema = {"type": "string"} if name == "template_id" else {"type": "string", "format": "uuid"}
+        found.append({"name": name, "in": "path", "required": True, "schema": schema})
+    query = dict(promised.query)
+    if access.startswith("business") and "business_id" not in rule.arguments:
+        described = "Needed with the master key; else it must be the key's own."
+        query["business_id"] = {"type": "string", "format": "uuid", "description": described}
+    for name, schema in query.items():
+        found.append({"name": name, "in": "query", "required": False, "schema": schema})
+    return found
+
+
+def _responses(rule: Rule, promised: Contract, access: str) -> dict[str, Any]:
+    statuses = {400, 503} | {status for status in promised.other_statuses if status >= 400}
+    statuses |= set() if access == "public" else {401, 403}
+    statuses |= {404} if rule.arguments or access.startswith("business") else set()
+    statuses |= {413, 415} if promised.takes else set()
+    statuses |= {409} if promised.takes or promised.status == 204 else set()
+    error = {"application/json": {"schema": _ref("error")}}
+    responses: dict[str, Any] = {str(status): {"description": _ERRORS[status], "content": error} for status in statuses}
+    for status in (promised.status, *(status for status in promised.other_statuses if status < 400)):
+        responses[str(status)] = _success(promised, status)
+    if promised.gives == "health" and "503" in responses:
+        responses["503"] = _success(promised, 503)
+    responses["default"] = {"description": "Any other error", "content": error}
+    return dict(sorted(responses.items()))
+
+
+def _success(promised: Contract, status: int) -> dict[str, Any]:
+    words = {201: "Created", 202: "Stored; people answer", 204: "Done", 503: "Not ready"}.get(status, "OK")
+    if status == 204:
+        return {"description": words}
+    if promised.gives is None:
+        return {"description": words, "content": {"*/*": {}}}
+    schema: dict[str, Any] = _ref(promised.gives)
+    if promised.many:
+        schema = {"type": "array", "items": schema}
+    return {"description": words, "content": {"application/json": {"schema": schema}}}
+
+
+def _ref(name: str) -> dict[str, Any]:
+    return {"$ref": f"#/components/schemas/{name}"}
+
+
+def _component(node: Any) -> Any:
+    """A schema whose references point into the document instead of to files."""
+    if isinstance(node, dict):
+        return {
+            key: f"#/components/schemas/{value.removesuffix('.json')}" if key == "$ref" else _component(value)
+            for key, value in node.items()
+        }
+    return [_component(item) for item in node] if isinstance(node, list) else node

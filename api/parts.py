@@ -1,0 +1,49 @@
+"""The parts of one running app, made once in `app.py`, and the way from a view to its business's rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import cast
+
+from flask import current_app, g
+
+import auth
+import db
+from api.settings import Settings
+from db import businesses, keys
+from db.cipher import Cipher
+from nlp.llm import Model
+from nlp.side_by_side import Threads
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What views work with; found in `app.extensions["icmp"]`."""
+
+    settings: Settings
+    database: db.Database
+    key_store: keys.KeyStore
+    model: Model
+    threads: Threads
+
+
+def parts() -> Parts:
+    """The current app's parts."""
+    return cast(Parts, current_app.extensions["icmp"])
+
+
+@contextmanager
+def tenant(business_id: str) -> Iterator[db.Connection]:
+    """A transaction on one business's rows; raises NotFound when the master names one that does not exist."""
+    g.business_id = business_id
+    with parts().database.transaction(business_id) as conn:
+        if auth.caller().is_master and not businesses.known(conn, [business_id]):
+            raise db.NotFound
+        yield conn
+
+
+def cipher(conn: db.Connection, business_id: str) -> Cipher:
+    """The business's cipher."""
+    return parts().key_store.cipher(conn, business_id)

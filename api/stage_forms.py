@@ -1,0 +1,120 @@
+"""From what a caller sends to a stage as it is stored: the full form, the flat form of the seed, and its checks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from api.errors import InvalidRequest
+from db.templates import Template
+from nlp import fields
+from nlp import templates as texts
+from nlp.errors import BadTemplate
+
+SECTIONS = ("stage_selection", "data_extraction", "data_retrieval", "response_generation")
+KINDS = ("stage_selection", "data_extraction", "response_generation")
+# The texts of the first sketch, which its flat form falls back to.
+SEED_TEXTS = {
+    "stage_selection": "Determine the intent of this message:",
+    "data_extraction": "Extract key information from this message:",
+    "response_generation": "Generate a response based on this message:",
+}
+KEY_INFORMATION = {
+    "type": "object",
+    "properties": {"key_information": {"type": "string", "description": "The key information of the message"}},
+    "required": [],
+}
+
+
+def flat_texts(body: Mapping[str, Any], *, is_new: bool) -> dict[str, str]:
+    """The prompt texts of the flat form by kind. A new stage without any section is flat as a whole."""
+    for kind in KINDS:
+        if f"{kind}_prompt" in body and body.get(kind) is not None:
+            raise InvalidRequest(f"{kind}_prompt: stands beside {kind}", f"Send {kind} or {kind}_prompt, not both")
+    given = {kind: body[f"{kind}_prompt"] for kind in KINDS if f"{kind}_prompt" in body}
+    is_flat = is_new and not any(body.get(name) is not None for name in SECTIONS)
+    return SEED_TEXTS | given if is_flat else given
+
+
+def template_id_of(stage_id: str, kind: str) -> str:
+    """The name of a flat stage's own template."""
+    return f"stage.{stage_id}.{kind}"
+
+
+def flat_section(kind: str, stage_id: str) -> dict[str, Any]:
+    """The section of a prompt text of the flat form."""
+    section = completed(kind, {"prompt": {"template_id": template_id_of(stage_id, kind)}})
+    return section | {"output_schema": KEY_INFORMATION} if kind == "data_extraction" else section
+
+
+def completed(name: str, section: Mapping[str, Any] | None) -> dict[str, Any]:
+    """A section with what was left out."""
+    given = dict(section or {})
+    if name == "data_retrieval":
+        return {"method": "none", "config": {}} | given
+    defaults: dict[str, dict[str, Any]] = {
+        "stage_selection": {"next_stages": None},
+        "data_extraction": {"require_quote": False, "output_schema": {"type": "object", "properties": {}}},
+        "response_generation": {"fixed_text": None, "fallback_text": None},
+    }
+    prompt = {"template_id": f"icmp.{name}", "model_settings": {}, "input_variables": []} | given.get("prompt", {})
+    return {"context_data_fields": {}} | defaults[name] | given | {"prompt": prompt}
+
+
+def check(sections: Mapping[str, Any], templates: Mapping[str, Template]) -> None:
+    """Raises InvalidRequest, BadSchema or BadTemplate for what could not run: here, and not in a conversation."""
+    for kind in KINDS:
+        if kind in sections:
+            _check_prompt(kind, sections[kind], templates)
+    if "data_extraction" in sections:
+        fields.check(sections["data_extraction"]["output_schema"])
+    if "response_generation" in sections:
+        _check_own_texts(sections["response_generation"])
+    if "data_retrieval" in sections:
+        _check_values(sections["data_retrieval"]["config"], "data_retrieval.config")
+
+
+def _check_prompt(kind: str, section: Mapping[str, Any], templates: Mapping[str, Template]) -> None:
+    texts.check_context_fields(section["context_data_fields"])
+    prompt = section["prompt"]
+    template = templates.get(prompt["template_id"])
+    if template is None or template.kind != kind:
+        found = "there is no such template" if template is None else f"it is a template for {template.kind}"
+        raise InvalidRequest(
+            f"{kind}.prompt.template_id: {prompt['template_id']!r}: {found}",
+            f"Name a template of kind {kind}, or create it with POST /api/v1/templates",
+        )
+    known = {*texts.NAMES, *section["context_data_fields"]}
+    wanted = {**dict.fromkeys(prompt["input_variables"]), **dict.fromkeys(texts.names_used(template.text))}
+    lacking = [name for name in wanted if name not in known]
+    if lacking:
+        raise InvalidRequest(
+            f"{kind}.prompt: unknown name {', '.join(lacking)} for the template {template.template_id}",
+            f"Define it in {kind}.context_data_fields",
+        )
+
+
+def _check_own_texts(section: Mapping[str, Any]) -> None:
+    names = [*texts.NAMES, *section["context_data_fields"]]
+    for name in ("fixed_text", "fallback_text"):
+        if section[name] is not None:
+            _check_text(section[name], names, f"response_generation.{name}")
+
+
+def _check_values(value: Any, place: str) -> None:
+    """Templated values anywhere in a look-up's configuration."""
+    if isinstance(value, str):
+        _check_text(value, texts.NAMES, place)
+    elif isinstance(value, Mapping):
+        for key, item in value.items():
+            _check_values(item, f"{place}.{key}")
+    elif isinstance(value, list):
+        for item in value:
+            _check_values(item, place)
+
+
+def _check_text(text: str, names: Any, place: str) -> None:
+    try:
+        texts.check(text, names)
+    except BadTemplate as error:
+        raise BadTemplate(f"{place}: {error}") from None

@@ -1,0 +1,119 @@
+"""Stages: the situations of a business's conversations."""
+
+from __future__ import annotations
+
+import uuid
+from typing import Any
+
+from flask import Blueprint
+
+import auth
+import db
+from api import contract, paging, stage_forms
+from api.contract import Reply
+from api.errors import InvalidRequest
+from api.parts import cipher, tenant
+from api.templates import checked_variables
+from db import agents, stages, templates
+
+routes = Blueprint("stages", __name__)
+_PLAIN = ("agent_id", "stage_name", "stage_type", "stage_description", "stage_selection_example_conversations")
+
+
+@routes.post("/stages")
+@auth.require_business_api_key
+@contract.contract(takes="stage_create", gives="stage", status=201)
+def post_stage(business_id: str, body: dict[str, Any]) -> Reply:
+    """Create a stage, in the full form or in the flat form of three prompt texts."""
+    stage_id = str(uuid.uuid4())
+    flat = stage_forms.flat_texts(body, is_new=True)
+    given = {name: stage_forms.completed(name, body.get(name)) for name in stage_forms.SECTIONS}
+    sections = given | {kind: stage_forms.flat_section(kind, stage_id) for kind in flat}
+    plain = {"agent_id": None, "stage_selection_example_conversations": ""} | _plain(body)
+    with tenant(business_id) as conn:
+        secret = _prepare(conn, business_id, stage_id, flat, plain | sections)
+        stages.insert(conn, business_id, plain | sections | secret | {"stage_id": stage_id})
+        stage = stages.get(conn, business_id, stage_id)
+    return Reply(stage, headers={"Location": f"/api/v1/stages/{stage_id}"})
+
+
+@routes.get("/stages")
+@auth.require_business_api_key
+@contract.contract(gives="stage", many=True, query=paging.QUERY)
+def get_stages(business_id: str, query: dict[str, Any]) -> Reply:
+    """The business's stages, newest first."""
+    page = paging.page_of(query)
+    with tenant(business_id) as conn:
+        rows = stages.list_page(conn, business_id, page)
+    return paging.listed(rows, page, (rows[-1].created_at, rows[-1].stage_id) if rows else None)
+
+
+@routes.get("/stages/<stage_id>")
+@auth.require_business_api_key
+@contract.contract(gives="stage")
+def get_stage(business_id: str, stage_id: str) -> stages.Stage:
+    """One stage."""
+    with tenant(business_id) as conn:
+        return stages.get(conn, business_id, stage_id)
+
+
+@routes.patch("/stages/<stage_id>")
+@auth.require_business_api_key
+@contract.contract(takes="stage_update", gives="stage")
+def patch_stage(business_id: str, stage_id: str, body: dict[str, Any]) -> stages.Stage:
+    """Replace the named fields of a stage."""
+    flat = stage_forms.flat_texts(body, is_new=False)
+    given = {name: stage_forms.completed(name, body[name]) for name in stage_forms.SECTIONS if name in body}
+    sections = given | {kind: stage_forms.flat_section(kind, stage_id) for kind in flat}
+    with tenant(business_id) as conn:
+        stages.get(conn, business_id, stage_id)
+        secret = _prepare(conn, business_id, stage_id, flat, _plain(body) | sections)
+        stages.update(conn, business_id, stage_id, _plain(body) | sections | secret)
+        return stages.get(conn, business_id, stage_id)
+
+
+@routes.delete("/stages/<stage_id>")
+@auth.require_business_api_key
+@contract.contract(status=204)
+def delete_stage(business_id: str, stage_id: str) -> None:
+    """Delete a stage and the templates that its flat form made; conversations in it go on without a stage."""
+    with tenant(business_id) as conn:
+        stages.delete(conn, business_id, stage_id)
+        for kind in stage_forms.KINDS:
+            template_id = stage_forms.template_id_of(stage_id, kind)
+            if not templates.users_of(conn, business_id, template_id):
+                templates.delete(conn, business_id, template_id)
+
+
+def _plain(body: dict[str, Any]) -> dict[str, Any]:
+    return {name: body[name] for name in _PLAIN if name in body}
+
+
+def _prepare(
+    conn: db.Connection, business_id: str, stage_id: str, flat: dict[str, str], values: dict[str, Any]
+) -> dict[str, Any]:
+    """Save the flat form's templates, check everything the stage names, and take the secrets out of `values`."""
+    for kind, text in flat.items():
+        _save_text(conn, business_id, stage_forms.template_id_of(stage_id, kind), kind, text)
+    agent_id = values.get("agent_id")
+    if agent_id is not None and not agents.exists(conn, business_id, agent_id):
+        raise InvalidRequest(f"agent_id: {agent_id} is no agent of this business", "Name an agent, or null")
+    sections = {name: values[name] for name in stage_forms.SECTIONS if name in values}
+    stage_forms.check(sections, templates.latest(conn, business_id))
+    if "data_retrieval" not in sections:
+        return {}
+    headers = sections["data_retrieval"]["config"].pop("secret_headers", None)
+    sealed = cipher(conn, business_id).encrypt("stages", "secret_headers", stage_id, headers) if headers else None
+    return {"secret_headers": sealed}
+
+
+def _save_text(conn: db.Connection, business_id: str, template_id: str, kind: str, text: str) -> None:
+    old = templates.find(conn, business_id, template_id)
+    fields = {
+        "template_id": template_id,
+        "kind": kind,
+        "version": 1 if old is None else old.version + 1,
+        "text": text,
+        "input_variables": checked_variables(text, None),
+    }
+    templates.insert(conn, business_id, fields)

@@ -1,0 +1,140 @@
+"""Prompt templates: a business's own, and the platform's global ones."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from flask import Blueprint
+
+import auth
+import db
+from api import contract, paging
+from api.contract import Reply
+from api.errors import InvalidRequest
+from api.parts import parts, tenant
+from db import templates
+from nlp import templates as texts
+
+routes = Blueprint("templates", __name__)
+_VERSION = {"version": {"type": "integer", "minimum": 1, "maximum": 2_000_000_000}}
+
+
+@routes.post("/templates")
+@auth.allow_global
+@contract.contract(takes="template_create", gives="template", status=201)
+def post_template(business_id: str | None, body: dict[str, Any]) -> Reply:
+    """Save a new template; the master key without a business saves a global one."""
+    fields = {
+        "template_id": body["template_id"],
+        "kind": body["kind"],
+        "version": 1,
+        "text": body["text"],
+        "input_variables": checked_variables(body["text"], body.get("input_variables")),
+    }
+    with _scope(business_id) as conn:
+        template = templates.insert(conn, business_id, fields)
+    return Reply(template, headers={"Location": f"/api/v1/templates/{template.template_id}"})
+
+
+@routes.get("/templates")
+@auth.allow_global
+@contract.contract(gives="template", many=True, query=paging.QUERY)
+def get_templates(business_id: str | None, query: dict[str, Any]) -> Reply:
+    """The newest versions of the business's own and of the global templates."""
+    page = paging.page_of(query)
+    with _scope(business_id) as conn:
+        rows = templates.list_page(conn, business_id, page)
+    last = (rows[-1].created_at, rows[-1].template_id + (rows[-1].business_id or "")) if rows else None
+    return paging.listed(rows, page, last)
+
+
+@routes.get("/templates/<template_id>")
+@auth.allow_global
+@contract.contract(gives="template", query=_VERSION)
+def get_template(business_id: str | None, template_id: str, query: dict[str, Any]) -> templates.Template:
+    """A template, in its newest version unless one is named; the business's own hides the global one."""
+    with _scope(business_id) as conn:
+        found = templates.find(conn, business_id, template_id, version=query.get("version"))
+    if found is None:
+        raise db.NotFound
+    return found
+
+
+@routes.patch("/templates/<template_id>")
+@auth.allow_global
+@contract.contract(takes="template_update", gives="template")
+def patch_template(business_id: str | None, template_id: str, body: dict[str, Any]) -> templates.Template:
+    """Make a new version with the named fields replaced."""
+    with _scope(business_id) as conn:
+        old = _own(conn, business_id, template_id)
+        text = body.get("text", old.text)
+        fields = {
+            "template_id": template_id,
+            "kind": old.kind,
+            "version": old.version + 1,
+            "text": text,
+            "input_variables": checked_variables(text, body.get("input_variables", _declared(old))),
+        }
+        if business_id is not None:
+            _check_stages(conn, business_id, template_id, fields["input_variables"])
+        return templates.insert(conn, business_id, fields)
+
+
+@routes.delete("/templates/<template_id>")
+@auth.allow_global
+@contract.contract(status=204)
+def delete_template(business_id: str | None, template_id: str) -> None:
+    """Delete a template with all its versions, unless a stage uses it."""
+    with _scope(business_id) as conn:
+        _own(conn, business_id, template_id)
+        _check_unused(conn, business_id, template_id)
+        templates.delete(conn, business_id, template_id)
+
+
+def _check_unused(conn: db.Connection, business_id: str | None, template_id: str) -> None:
+    if business_id is None:
+        if template_id.startswith("icmp."):
+            raise db.Conflict(f"{template_id} is the platform's default: change it instead")
+        uses = templates.count_uses(conn, template_id)
+        if uses:
+            raise db.Conflict(f"{template_id} is used by {uses} stages")
+        return
+    users = templates.users_of(conn, business_id, template_id)
+    if users:
+        raise db.Conflict(f"{template_id} is used by the stages {', '.join(users)}")
+
+
+def checked_variables(text: str, declared: list[str] | None) -> list[str]:
+    """The names a text uses; raises BadTemplate when one is neither the platform's nor declared."""
+    texts.check(text, [*texts.NAMES, *(declared or [])])
+    return texts.names_used(text) if declared is None else declared
+
+
+def _declared(template: templates.Template) -> list[str]:
+    """The template's own names; the platform's are found in the text again."""
+    return [name for name in template.input_variables if name not in texts.NAMES]
+
+
+def _own(conn: db.Connection, business_id: str | None, template_id: str) -> templates.Template:
+    found = templates.find(conn, business_id, template_id)
+    if found is None:
+        raise db.NotFound
+    if found.business_id != business_id:
+        raise auth.Forbidden(f"{template_id} is a global template: only the master key changes it")
+    return found
+
+
+def _check_stages(conn: db.Connection, business_id: str, template_id: str, variables: list[str]) -> None:
+    """Every stage that uses the template must define the names that it needs."""
+    wanted = {name for name in variables if name not in texts.NAMES}
+    for stage_name, defined in templates.context_of(conn, business_id, template_id):
+        lacking = sorted(wanted - set(defined))
+        if lacking:
+            raise InvalidRequest(
+                f"input_variables: the stage {stage_name} does not define {', '.join(lacking)}",
+                "Add the names to the stage's context_data_fields first",
+            )
+
+
+def _scope(business_id: str | None) -> Any:
+    return parts().database.transaction(None) if business_id is None else tenant(business_id)

@@ -1,0 +1,62 @@
+"""Build the app: read the environment once, wire the parts, register routes and commands."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+from dotenv import load_dotenv
+from flask import Flask
+
+import api
+import auth
+import db
+from api import commands, contract, launch, logs
+from api.bodies import StrictRequest
+from api.parts import Parts
+from api.settings import BadSetting, Settings, from_environment
+from db import cipher, keys
+from nlp import llm, offline, side_by_side
+
+
+def create_app(settings: Settings | None = None) -> Flask:
+    """The WSGI application. Connects to nothing: the first request does, in its own process."""
+    chosen = settings or _settings()
+    logs.configure(chosen.log_level)
+    app = Flask(__name__, static_folder=None)
+    app.request_class = StrictRequest
+    app.json = contract.JsonProvider(app)
+    app.url_map.strict_slashes = False
+    app.url_map.merge_slashes = False
+    database = db.Database(chosen.database_url, pool_size=chosen.db_pool_size)
+    key_store = keys.KeyStore(cipher.Keyring.of(chosen.encryption_keys))
+    app.extensions["icmp"] = Parts(
+        chosen, database, key_store, _model(chosen), side_by_side.Threads(chosen.web_threads)
+    )
+    app.extensions["auth"] = auth.Gate(database, key_store, chosen.icmp_api_key, chosen.allowed_origins)
+    api.register(app)
+    commands.register(app)
+    return app
+
+
+def _settings() -> Settings:
+    load_dotenv(Path(__file__).with_name(".env"))
+    try:
+        return from_environment(os.environ)
+    except BadSetting as problem:
+        raise SystemExit(f"ICMP cannot start: {problem}") from None
+
+
+def _model(settings: Settings) -> llm.Model:
+    return llm.Model(
+        settings.openai_api_key,
+        settings.openai_base_url,
+        http_transport=offline.transport() if settings.is_offline else None,
+        call_timeout_s=settings.model_call_timeout_s,
+        connections=settings.web_threads * 2,
+    )
+
+
+if __name__ == "__main__":
+    raise SystemExit(launch.main(sys.argv[1:], os.environ))

@@ -1,0 +1,93 @@
+"""Envelope encryption of columns: AES-256-GCM with a data key per business, wrapped by a key from outside."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import os
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+_VERSION = b"\x01"
+_NONCE_BYTES = 12
+
+
+class Undecryptable(Exception):
+    """Stored data does not fit the keys at hand."""
+
+
+def bound(*parts: str) -> bytes:
+    """Associated data that is unambiguous: each part is preceded by its length, so parts cannot be shifted."""
+    return b"".join(len(part.encode()).to_bytes(4, "big") + part.encode() for part in ("icmp1", *parts))
+
+
+def seal(key: AESGCM, plain: bytes, associated: bytes) -> bytes:
+    """nonce(12) | ciphertext | tag(16)."""
+    nonce = os.urandom(_NONCE_BYTES)
+    return nonce + key.encrypt(nonce, plain, associated)
+
+
+def unseal(key: AESGCM, sealed: bytes, associated: bytes) -> bytes:
+    """The plaintext; raises Undecryptable when key, data or associated data differ."""
+    try:
+        return key.decrypt(sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:], associated)
+    except (InvalidTag, ValueError) as error:
+        raise Undecryptable("wrong key, or the value was moved or altered") from error
+
+
+@dataclass(frozen=True)
+class Keyring:
+    """The wrapping keys from the environment: id → key; `active_id` wraps what is new."""
+
+    keys: Mapping[str, AESGCM]
+    active_id: str
+
+    @classmethod
+    def of(cls, keys: tuple[tuple[str, bytes], ...]) -> Keyring:
+        """From (id, 32 bytes) pairs, the first of which is active."""
+        return cls({key_id: AESGCM(key) for key_id, key in keys}, keys[0][0])
+
+    def wrap(self, key: bytes, purpose: str) -> bytes:
+        """A key sealed under the active wrapping key, bound to what it is for."""
+        return seal(self.keys[self.active_id], key, bound("wrap", purpose))
+
+    def unwrap(self, wrapped: bytes, wrapping_key_id: str, purpose: str) -> bytes:
+        """The key; raises Undecryptable when ENCRYPTION_KEY lacks the wrapping key."""
+        if wrapping_key_id not in self.keys:
+            raise Undecryptable(f"ENCRYPTION_KEY holds no key named {wrapping_key_id!r}")
+        return unseal(self.keys[wrapping_key_id], wrapped, bound("wrap", purpose))
+
+
+@dataclass(frozen=True)
+class Cipher:
+    """Encrypts the columns of one business (or of the platform, where `business_id` is "platform").
+    Layout: 0x01 | data key id(16) | nonce(12) | ciphertext | tag(16)."""
+
+    business_id: str
+    keys: Mapping[str, AESGCM]
+    active_id: str
+
+    def encrypt(self, table: str, column: str, row_id: str, value: Any) -> bytes:
+        """Any JSON value, bound to its business, table, column and row."""
+        plain = json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
+        associated = bound(self.business_id, table, column, row_id)
+        return _VERSION + uuid.UUID(self.active_id).bytes + seal(self.keys[self.active_id], plain, associated)
+
+    def decrypt(self, table: str, column: str, row_id: str, stored: bytes | memoryview) -> Any:
+        """The JSON value; raises Undecryptable."""
+        raw = bytes(stored)
+        key = self.keys.get(str(uuid.UUID(bytes=raw[1:17]))) if len(raw) > 17 else None
+        if raw[:1] != _VERSION or key is None:
+            raise Undecryptable(f"{table}.{column} names no known data key")
+        return json.loads(unseal(key, raw[17:], bound(self.business_id, table, column, row_id)))
+
+
+def keyed_hash(key: bytes, text: str) -> bytes:
+    """HMAC-SHA256: found by equality, useless without the key."""
+    return hmac.digest(key, text.encode(), hashlib.sha256)

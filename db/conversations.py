@@ -1,0 +1,171 @@
+"""Conversations: one thread with one customer, and its state between turns."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from db import Connection, NotFound, execute, fetch_all, fetch_one, json_value
+from db.cipher import Cipher
+from db.paging import Page, clause
+
+COLUMNS = (
+    "conversation_id, business_id, user_id, agent_id, stage_id, stage_name, session_id, start_time, last_updated, "
+    "status, data, missing_fields"
+)
+_SELECT = COLUMNS.replace(
+    "stage_name",
+    "(SELECT s.stage_name FROM stages s"
+    " WHERE s.business_id = conversations.business_id AND s.stage_id = conversations.stage_id)",
+)
+OPEN = ("active", "paused")
+
+
+@dataclass(frozen=True)
+class Conversation:
+    """`status` is active, paused or completed; `data` is what was collected so far."""
+
+    conversation_id: str
+    business_id: str
+    user_id: str
+    agent_id: str | None
+    stage_id: str | None
+    stage_name: str | None
+    session_id: str
+    start_time: datetime
+    last_updated: datetime
+    status: str
+    data: dict[str, Any]
+    missing_fields: list[str]
+
+
+def get(conn: Connection, business_id: str, cipher: Cipher, conversation_id: str) -> Conversation:
+    """The conversation; raises NotFound."""
+    found = _find(conn, business_id, cipher, "conversation_id = %(id)s", {"id": conversation_id})
+    if found is None:
+        raise NotFound
+    return found
+
+
+def find_open(conn: Connection, business_id: str, cipher: Cipher, user_id: str, session_id: str) -> Conversation | None:
+    """The session's open conversation."""
+    return _find(
+        conn,
+        business_id,
+        cipher,
+        "user_id = %(user_id)s AND session_id = %(session_id)s AND status IN ('active', 'paused')",
+        {"user_id": user_id, "session_id": session_id},
+    )
+
+
+def find_recent(conn: Connection, business_id: str, cipher: Cipher, user_id: str, minutes: int) -> Conversation | None:
+    """The user's latest active conversation touched within so many minutes."""
+    return _find(
+        conn,
+        business_id,
+        cipher,
+        "user_id = %(user_id)s AND status = 'active'"
+        " AND last_updated > clock_timestamp() - make_interval(mins => %(minutes)s)"
+        " ORDER BY last_updated DESC LIMIT 1",
+        {"user_id": user_id, "minutes": minutes},
+    )
+
+
+def lock_user(conn: Connection, business_id: str, user_id: str) -> None:
+    """Until the transaction ends nobody else starts a conversation for this user: two first messages at once
+    must find one conversation, which no unique index can say when neither names a session."""
+    execute(conn, "SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", [f"{business_id}:{user_id}"])
+
+
+def insert(conn: Connection, business_id: str, conversation_id: str, user_id: str, session_id: str) -> None:
+    """A new active conversation; raises Conflict when the session has an open one."""
+    execute(
+        conn,
+        "INSERT INTO conversations (business_id, conversation_id, user_id, session_id) VALUES (%s, %s, %s, %s)",
+        [business_id, conversation_id, user_id, session_id],
+    )
+
+
+def lock(conn: Connection, business_id: str, conversation_id: str) -> str:
+    """The status, which nobody else changes until the transaction ends; raises NotFound."""
+    row = fetch_one(
+        conn,
+        "SELECT status FROM conversations WHERE business_id = %s AND conversation_id = %s FOR UPDATE",
+        [business_id, conversation_id],
+    )
+    if row is None:
+        raise NotFound
+    return str(row[0])
+
+
+def update(conn: Connection, business_id: str, cipher: Cipher, conversation_id: str, values: Mapping[str, Any]) -> None:
+    """Replace the named columns (`data` and `missing_fields` as Python values); raises NotFound and Conflict."""
+    given = dict(values)
+    if "data" in given:
+        given["data"] = cipher.encrypt("conversations", "data", conversation_id, given["data"])
+    if "missing_fields" in given:
+        given["missing_fields"] = json_value(given["missing_fields"])
+    columns = "".join(f"{name} = {_SETTERS.get(name, f'%({name})s')}, " for name in given)
+    changed = execute(
+        conn,
+        f"UPDATE conversations SET {columns}last_updated = clock_timestamp()"
+        " WHERE business_id = %(business_id)s AND conversation_id = %(conversation_id)s",
+        given | {"business_id": business_id, "conversation_id": conversation_id},
+    )
+    if not changed:
+        raise NotFound
+
+
+# A stage or agent deleted meanwhile becomes null, as it does for conversations that stand in it.
+_SETTERS = {
+    name: f"(SELECT {name} FROM {table} WHERE business_id = %(business_id)s AND {name} = %({name})s)"
+    for name, table in (("stage_id", "stages"), ("agent_id", "agents"))
+}
+# A stage or agent deleted meanwhile becomes null, as it does for conversations that stand in it.
+_SETTERS = {
+    name: f"(SELECT {name} FROM {table} WHERE business_id = %(business_id)s AND {name} = %({name})s)"
+    for name, table in (("stage_id", "stages"), ("agent_id", "agents"))
+}
+FILTERS = {
+    "user_id": "user_id = %(user_id)s",
+    "session_id": "session_id = %(session_id)s",
+    "status": "status = %(status)s",
+    "stage_id": "stage_id = %(stage_id)s",
+    "agent_id": "agent_id = %(agent_id)s",
+    "since": "start_time >= %(since)s",
+    "until": "start_time < %(until)s",
+}
+
+
+def list_page(
+    conn: Connection, business_id: str, cipher: Cipher, filters: Mapping[str, Any], page: Page
+) -> list[Conversation]:
+    """A page of the business's conversations, newest start first; `filters` names keys of FILTERS."""
+    end, values = clause(page, "start_time", "conversation_id")
+    where = "".join(f" AND {FILTERS[name]}" for name in filters)
+    rows = fetch_all(
+        conn,
+        f"SELECT {_SELECT} FROM conversations WHERE business_id = %(business_id)s{where}{end}",
+        values | dict(filters) | {"business_id": business_id},
+    )
+    return [_conversation(cipher, row) for row in rows]
+
+
+def _find(
+    conn: Connection, business_id: str, cipher: Cipher, where: str, values: dict[str, Any]
+) -> Conversation | None:
+    row = fetch_one(
+        conn,
+        f"SELECT {_SELECT} FROM conversations WHERE business_id = %(business_id)s AND {where}",
+        values | {"business_id": business_id},
+    )
+    return None if row is None else _conversation(cipher, row)
+
+
+def _conversation(cipher: Cipher, row: tuple[Any, ...]) -> Conversation:
+    record = dict(zip(COLUMNS.split(", "), row, strict=True))
+    stored = record["data"]
+    data = {} if stored is None else cipher.decrypt("conversations", "data", record["conversation_id"], stored)
+    return Conversation(**{**record, "data": data})

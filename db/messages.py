@@ -1,0 +1,88 @@
+"""Messages: the utterances of a conversation, stored encrypted."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from db import Connection, NotFound, fetch_all, fetch_one
+from db.cipher import Cipher
+from db.paging import Page, clause
+
+COLUMNS = "message_id, business_id, conversation_id, turn_id, sender_type, message_content, metadata, created_at"
+
+
+@dataclass(frozen=True)
+class Message:
+    """One utterance; `sender_type` is user, ai or operator."""
+
+    message_id: str
+    business_id: str
+    conversation_id: str
+    turn_id: str | None
+    sender_type: str
+    message_content: str
+    metadata: dict[str, Any]
+    created_at: datetime
+
+
+def insert(conn: Connection, cipher: Cipher, message: Message) -> Message:
+    """Store a message; the same with the database's time."""
+    row = fetch_one(
+        conn,
+        "INSERT INTO messages (business_id, message_id, conversation_id, turn_id, sender_type, message_content,"
+        " metadata) VALUES (%s, %s, %s, %s, %s, %s, %s) RETURNING created_at",
+        [
+            message.business_id,
+            message.message_id,
+            message.conversation_id,
+            message.turn_id,
+            message.sender_type,
+            cipher.encrypt("messages", "message_content", message.message_id, message.message_content),
+            cipher.encrypt("messages", "metadata", message.message_id, message.metadata) if message.metadata else None,
+        ],
+    )
+    if row is None:
+        raise NotFound
+    return Message(**{**vars(message), "created_at": row[0]})
+
+
+def get(conn: Connection, business_id: str, cipher: Cipher, message_id: str) -> Message:
+    """The message; raises NotFound."""
+    row = fetch_one(
+        conn, f"SELECT {COLUMNS} FROM messages WHERE business_id = %s AND message_id = %s", [business_id, message_id]
+    )
+    if row is None:
+        raise NotFound
+    return _message(cipher, row)
+
+
+def list_page(conn: Connection, business_id: str, cipher: Cipher, conversation_id: str, page: Page) -> list[Message]:
+    """A page of a conversation's messages, newest first. The cursor's sort value is the message's place in it."""
+    end, values = clause(page, "sequence", "message_id")
+    rows = fetch_all(
+        conn,
+        f"SELECT {COLUMNS} FROM messages WHERE business_id = %(business_id)s"
+        f" AND conversation_id = %(conversation_id)s{end}",
+        values | {"business_id": business_id, "conversation_id": conversation_id},
+    )
+    return [_message(cipher, row) for row in rows]
+
+
+def sequence(conn: Connection, business_id: str, message_id: str) -> int:
+    """The place of a message among all messages."""
+    row = fetch_one(
+        conn, "SELECT sequence FROM messages WHERE business_id = %s AND message_id = %s", [business_id, message_id]
+    )
+    if row is None:
+        raise NotFound
+    return int(row[0])
+
+
+def _message(cipher: Cipher, row: tuple[Any, ...]) -> Message:
+    record = dict(zip(COLUMNS.split(", "), row, strict=True))
+    for column in ("message_content", "metadata"):
+        if record[column] is not None:
+            record[column] = cipher.decrypt("messages", column, record["message_id"], record[column])
+    return Message(**{**record, "metadata": record["metadata"] or {}})

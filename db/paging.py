@@ -1,0 +1,26 @@
+"""Pages of a list: newest first, by offset or, however deep, by the place of the last row seen."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Page:
+    """`after` is (sort value, id) of the last row of the page before; with it `offset` starts from there."""
+
+    limit: int = 100
+    offset: int = 0
+    after: tuple[Any, str] | None = None
+
+
+def clause(page: Page, sort: str, key: str) -> tuple[str, dict[str, Any]]:
+    """The end of a query on `sort` and `key` (column names from our own code) and its parameters."""
+    values: dict[str, Any] = {"page_limit": page.limit, "page_offset": page.offset}
+    where = ""
+    if page.after is not None:
+        where = f" AND ({sort}, {key}) < (%(page_sort)s, %(page_key)s)"
+        values |= {"page_sort": page.after[0], "page_key": page.after[1]}
+    order = f" ORDER BY {sort} DESC, {key} DESC LIMIT %(page_limit)s OFFSET %(page_offset)s"
+    return where + order, values

@@ -1,0 +1,113 @@
+"""HTTP that ends: a transport that keeps each call within its own deadline and number of bytes."""
+
+from __future__ import annotations
+
+import functools
+import ssl
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any
+
+import httpcore2
+import httpx2
+
+KEEPALIVE_SECONDS = 30.0
+
+
+@dataclass
+class Budget:
+    """What one call may still take; `deadline` is on the monotonic clock."""
+
+    deadline: float
+    bytes_left: int
+
+    def remaining(self) -> float:
+        """Seconds left, never below zero."""
+        return max(0.0, self.deadline - time.monotonic())
+
+
+# A call reads and writes in one thread; the sockets below have no other way to know whose call it is.
+_BUDGET: ContextVar[Budget | None] = ContextVar("budget", default=None)
+
+
+@contextmanager
+def within(budget: Budget) -> Iterator[None]:
+    """Hold every read and write of this thread to the budget."""
+    token = _BUDGET.set(budget)
+    try:
+        yield
+    finally:
+        _BUDGET.reset(token)
+
+
+def transport(connections: int) -> httpx2.BaseTransport:
+    """An HTTP transport that obeys `within` and keeps up to so many idle connections."""
+    limits = httpx2.Limits(
+        max_connections=None, max_keepalive_connections=connections, keepalive_expiry=KEEPALIVE_SECONDS
+    )
+    http = httpx2.HTTPTransport(verify=_trusted(), limits=limits)
+    # The client's own time limits are per read: a server that drips holds a call for ever. Only below TLS and HTTP
+    # does one limit cover headers, bodies and error bodies alike, and there is no public way in.
+    pool: Any = http._pool
+    pool._network_backend = limited(pool._network_backend)
+    return http
+
+
+def limited(network: httpcore2.NetworkBackend) -> httpcore2.NetworkBackend:
+    """The network, its streams held to the budget of the thread that uses them."""
+    return _Backend(network)
+
+
+@functools.cache
+def _trusted() -> ssl.SSLContext:
+    return httpx2.create_ssl_context()
+
+
+class _Backend(httpcore2.NetworkBackend):
+    def __init__(self, inner: httpcore2.NetworkBackend) -> None:
+        self._inner = inner
+
+    def connect_tcp(self, *args: Any, **options: Any) -> httpcore2.NetworkStream:
+        return _Stream(self._inner.connect_tcp(*args, **options))
+
+    def sleep(self, seconds: float) -> None:
+        self._inner.sleep(seconds)
+
+
+class _Stream(httpcore2.NetworkStream):
+    def __init__(self, inner: httpcore2.NetworkStream) -> None:
+        self._inner = inner
+
+    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        data = self._inner.read(max_bytes, _shorter(timeout, httpcore2.ReadTimeout))
+        budget = _BUDGET.get()
+        if budget is not None:
+            budget.bytes_left -= len(data)
+            if budget.bytes_left < 0:
+                raise httpcore2.ReadError("too many bytes")
+        return data
+
+    def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        self._inner.write(buffer, _shorter(timeout, httpcore2.WriteTimeout))
+
+    def close(self) -> None:
+        self._inner.close()
+
+    def start_tls(self, *args: Any, **options: Any) -> httpcore2.NetworkStream:
+        return _Stream(self._inner.start_tls(*args, **options))
+
+    def get_extra_info(self, info: str) -> Any:
+        return self._inner.get_extra_info(info)
+
+
+def _shorter(timeout: float | None, too_late: type[Exception]) -> float | None:
+    budget = _BUDGET.get()
+    if budget is None:
+        return timeout
+    left = budget.remaining()
+    if left <= 0:
+        raise too_late("deadline")
+    return left if timeout is None else min(timeout, left)

@@ -1,0 +1,91 @@
+"""Requirement check: what the customer has told, and what is still missing."""
+
+from __future__ import annotations
+
+import json
+import unicodedata
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from nlp import fields, messages
+from nlp.llm import Message
+from nlp.turn import Turn
+
+KIND = "data_extraction"
+
+_QUOTATION_MARKS = str.maketrans(dict.fromkeys("‘’‚‛′`´", "'") | dict.fromkeys("“”„‟″«»", '"'))
+
+
+@dataclass(frozen=True)
+class _Finding:
+    """What one field's answer comes to; `value` is None unless it goes into the data."""
+
+    status: str
+    value: Any = None
+    fault: str | None = None
+
+    def row(self) -> dict[str, str]:
+        return {"status": self.status} | ({} if self.fault is None else {"fault": self.fault})
+
+
+def prompt(turn: Turn) -> tuple[Message, ...]:
+    """The messages for the fields of the turn's stage."""
+    context = {
+        "business": messages.business(turn.business),
+        "stage": messages.stage_with_examples(turn.stage_or_best),
+    }
+    return messages.build(KIND, turn, turn.stage_or_best, context, {"data": turn.data})
+
+
+def answer_schema(turn: Turn) -> dict[str, Any]:
+    """A property per field: its value, or null, with the customer's words that say it."""
+    properties = fields.reduce(turn.output_schema)
+    return {
+        "type": "object",
+        "properties": properties,
+        "required": list(properties),
+        "additionalProperties": False,
+    }
+
+
+def apply(turn: Turn, answer: dict[str, Any] | None) -> Turn:
+    """The turn with valid values merged; without an answer its data stays. `verdict` has each field's status."""
+    names = turn.output_schema.get("properties", {}) if answer is not None else {}
+    transcript = [_plain(text) for text in (*(said.message_content for said in turn.history), turn.message)]
+    findings = {name: _judge(turn, name, (answer or {}).get(name) or {}, transcript) for name in names}
+    data = {**turn.data, **{name: found.value for name, found in findings.items() if found.value is not None}}
+    return replace(
+        turn,
+        data=data,
+        missing_fields=fields.missing(turn.output_schema, data),
+        verdict={name: found.row() for name, found in findings.items()},
+    )
+
+
+def _judge(turn: Turn, name: str, found: Mapping[str, Any], transcript: Sequence[str]) -> _Finding:
+    value = fields.pruned(turn.output_schema, name, found.get("value"))
+    if value is None or (isinstance(value, str) and not value.strip()):
+        return _Finding("missing")
+    fault = fields.fault(turn.output_schema, name, value)
+    if fault is not None:
+        return _Finding("invalid", fault=fault)
+    earlier = turn.data.get(name)
+    quote = _plain(found.get("quote") or "")
+    is_quoted = bool(quote) and any(quote in text for text in transcript)
+    if not is_quoted and turn.stage_or_best.data_extraction.get("require_quote") and not _same(value, earlier):
+        return _Finding("inferred", fault="no quote from the conversation; not taken over")
+    if earlier is not None and not _same(value, earlier):
+        return _Finding("corrected", value)
+    return _Finding("given" if is_quoted else "inferred", value)
+
+
+def _plain(text: str) -> str:
+    """A text without what differs between a message and its quotation: form, case, spaces and quotation marks."""
+    same_marks = text.translate(_QUOTATION_MARKS)
+    return " ".join(unicodedata.normalize("NFKC", same_marks).casefold().split())
+
+
+def _same(value: Any, other: Any) -> bool:
+    # As JSON: in Python True equals 1.
+    return json.dumps(value, sort_keys=True) == json.dumps(other, sort_keys=True)

@@ -1,0 +1,31 @@
+"""States that thinking can end in; each text is safe to show and holds no secrets and no customer's words."""
+
+from __future__ import annotations
+
+
+class ModelUnavailable(Exception):
+    """The model cannot be used at the moment.
+
+    `reason` is one word of: timeout, connection, rate_limited, server_error, bad_response, too_large, quota,
+    unauthorized, rejected, empty_answer, abandoned. `retry_after_s` is what the server asked for, if it did."""
+
+    def __init__(
+        self, reason: str, *, timed_out: bool = False, retry_after_s: float | None = None, attempts: int = 1
+    ) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.timed_out = timed_out
+        self.retry_after_s = retry_after_s
+        self.attempts = attempts
+
+
+class ModelAnswerInvalid(Exception):
+    """The model's answer cannot be used; the text is the fault, told to the model when it is asked again."""
+
+
+class BadSchema(Exception):
+    """The stage's output_schema cannot be used; the text names the place and what to do."""
+
+
+class BadTemplate(Exception):
+    """The template or a context field cannot be used; the text names the place and what to do."""

@@ -1,0 +1,169 @@
+"""The fields of a stage: its output_schema reduced for the model, and every value checked against the whole of it."""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import referencing
+from jsonschema import Draft202012Validator, FormatChecker, ValidationError, validators
+from jsonschema.exceptions import best_match
+
+from nlp import schema_rules
+
+# How limits that strict structured output leaves out are told in words, in this order.
+_IN_WORDS = ("pattern", "format", "minimum", "maximum", "minLength", "maxLength")
+_MAX_FAULT = 300
+_FORMAT_CHECKER = FormatChecker(schema_rules.FORMATS)
+
+
+def check(output_schema: Any) -> None:
+    """Raises errors.BadSchema when a stage cannot be saved with this output_schema."""
+    schema_rules.check(output_schema)
+
+
+def reduce(output_schema: Mapping[str, Any]) -> dict[str, Any]:
+    """The properties of the answer schema: for each field an object of `value` (null allowed) and `quote`."""
+    reduced: dict[str, Any] = _reduced(_canonical(output_schema))
+    return reduced
+
+
+def descriptions(output_schema: Mapping[str, Any]) -> dict[str, str]:
+    """The fields' names with their descriptions, empty where there is none."""
+    definitions = output_schema.get("$defs", {})
+    nodes = output_schema.get("properties", {}).items()
+    return {name: str(schema_rules.resolved(node, definitions).get("description", "")) for name, node in nodes}
+
+
+def fault(output_schema: Mapping[str, Any], name: str, value: Any) -> str | None:
+    """What is wrong with a field's value; None when it is valid."""
+    return schema_fault(_field_schema(output_schema, name), value)
+
+
+def pruned(output_schema: Mapping[str, Any], name: str, value: Any) -> Any:
+    """The value without the nulls that stand for optional properties of nested objects left out."""
+    return _pruned(_field_schema(output_schema, name), output_schema.get("$defs", {}), value)
+
+
+def missing(output_schema: Mapping[str, Any], data: Mapping[str, Any]) -> tuple[str, ...]:
+    """The required fields that data lacks, in the schema's order."""
+    return tuple(name for name in output_schema.get("required", []) if data.get(name) is None)
+
+
+def schema_fault(schema: Mapping[str, Any], value: Any) -> str | None:
+    """What is wrong with a value by a JSON Schema 2020-12 (formats included); None when it is valid."""
+    try:
+        error = best_match(_validator(_canonical(schema)).iter_errors(value))
+    except Exception as problem:  # numbers beyond what arithmetic takes, text that cannot be encoded
+        return f"cannot be checked: {type(problem).__name__}"
+    if error is None:
+        return None
+    place = ".".join(map(str, error.absolute_path))
+    return (f"{place}: {error.message}" if place else str(error.message))[:_MAX_FAULT]
+
+
+def _canonical(schema: Mapping[str, Any]) -> str:
+    return json.dumps(schema)
+
+
+def _field_schema(output_schema: Mapping[str, Any], name: str) -> dict[str, Any]:
+    return {**output_schema["properties"][name], "$defs": output_schema.get("$defs", {})}
+
+
+@functools.lru_cache(maxsize=4096)
+def _validator(canonical: str) -> Any:
+    # An empty registry: a reference to elsewhere is an error, never a download.
+    return _Validator(json.loads(canonical), registry=referencing.Registry(), format_checker=_FORMAT_CHECKER)
+
+
+@functools.lru_cache(maxsize=4096)
+def _compiled_pattern(pattern: str) -> Any:
+    return schema_rules.compile_pattern(pattern)
+
+
+def _pattern(validator: Any, pattern: str, value: Any, _schema: Any) -> Iterator[ValidationError]:
+    if validator.is_type(value, "string") and not _compiled_pattern(pattern).search(value):
+        yield ValidationError(f"{value!r} does not match the pattern {pattern!r}")
+
+
+def _unique_items(validator: Any, wanted: bool, value: Any, _schema: Any) -> Iterator[ValidationError]:
+    # The library compares each item with each other: minutes for a long list of mixed types.
+    if wanted and validator.is_type(value, "array"):
+        seen = {json.dumps(item, sort_keys=True) for item in value}
+        if len(seen) < len(value):
+            yield ValidationError("the list has an item twice")
+
+
+_KEYWORDS = {"pattern": _pattern, "uniqueItems": _unique_items}
+_Validator: Any = validators.extend(Draft202012Validator, _KEYWORDS)  # type: ignore[no-untyped-call]
+
+
+@functools.lru_cache(maxsize=1024)
+def _reduced(canonical: str) -> dict[str, Any]:
+    output_schema = json.loads(canonical)
+    definitions = output_schema.get("$defs", {})
+    return {name: _asked(node, definitions) for name, node in output_schema.get("properties", {}).items()}
+
+
+def _asked(node: Mapping[str, Any], definitions: Mapping[str, Any]) -> dict[str, Any]:
+    value = _reduced_node(node, definitions)
+    description = value.pop("description", None)
+    return {
+        "type": "object",
+        **({"description": description} if description else {}),
+        "properties": {"value": _nullable(value), "quote": {"type": ["string", "null"]}},
+        "required": ["value", "quote"],
+        "additionalProperties": False,
+    }
+
+
+def _reduced_node(node: Mapping[str, Any], definitions: Mapping[str, Any]) -> dict[str, Any]:
+    node = schema_rules.resolved(node, definitions)
+    description = _described(node)
+    reduced: dict[str, Any] = {"description": description} if description else {}
+    if "anyOf" in node:
+        return reduced | {"anyOf": [_reduced_node(branch, definitions) for branch in node["anyOf"]]}
+    types = schema_rules.types_of(node)
+    reduced["type"] = types[0] if len(types) == 1 else types
+    if (values := schema_rules.allowed_values(node)) is not None:
+        reduced["enum"] = values
+    if "array" in types:
+        reduced["items"] = _reduced_node(node["items"], definitions)
+    if "object" in types:
+        properties = node["properties"].items()
+        reduced["properties"] = {name: _nullable(_reduced_node(child, definitions)) for name, child in properties}
+        reduced |= {"required": list(node["properties"]), "additionalProperties": False}
+    return reduced
+
+
+def _described(node: Mapping[str, Any]) -> str:
+    limits = "".join(f" ({name}: {node[name]})" for name in _IN_WORDS if name in node)
+    return " ".join(f"{node.get('description', '')}{limits}".split("\n")).strip()
+
+
+def _nullable(node: dict[str, Any]) -> dict[str, Any]:
+    if "anyOf" in node:
+        branches = node["anyOf"]
+        null = [] if any("null" in schema_rules.types_of(branch) for branch in branches) else [{"type": "null"}]
+        return node | {"anyOf": [*branches, *null]}
+    types = schema_rules.types_of(node)
+    nullable = node | {"type": types if "null" in types else [*types, "null"]}
+    if "enum" in node:
+        nullable["enum"] = node["enum"] if None in node["enum"] else [*node["enum"], None]
+    return nullable
+
+
+def _pruned(node: Mapping[str, Any], definitions: Mapping[str, Any], value: Any) -> Any:
+    node = schema_rules.resolved(node, definitions)
+    if isinstance(value, list) and "items" in node:
+        return [_pruned(node["items"], definitions, item) for item in value]
+    if not isinstance(value, dict) or "properties" not in node:
+        return value
+    required, properties = node.get("required", []), node["properties"]
+    return {
+        key: _pruned(properties.get(key, {}), definitions, item)
+        for key, item in value.items()
+        if item is not None or key in required
+    }

@@ -1,0 +1,216 @@
+"""`python app.py` from outside: what a person sees, what is left behind, and one line for each wrong setting."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import shlex
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+import dotenv
+import psutil
+import pytest
+
+from api import env_file, launch, serving, settings
+
+START = "import os, sys; from pathlib import Path; from api import launch; "
+START += "sys.exit(launch.main(sys.argv[2:], os.environ, Path(sys.argv[1])))"
+KEYS = {"ICMP_API_KEY": "k" * 43, "ENCRYPTION_KEY": f"k1:{'A' * 43}="}
+PATIENCE_SECONDS = 60
+
+
+def _launch(home: Path, *arguments: str, **environment: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", START, str(home), *arguments],
+        env={"PATH": "/usr/bin:/bin", **environment},
+        cwd=launch.PROJECT,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def _refusal(home: Path, *arguments: str, **environment: str) -> str:
+    """What a start that must fail says; the one line on stderr."""
+    process = _launch(home, *arguments, **environment)
+    output, complaint = process.communicate(timeout=PATIENCE_SECONDS)
+    assert (process.returncode, output) == (1, "")
+    assert complaint.count("\n") == 1
+    return complaint
+
+
+@contextmanager
+def _taken_port() -> Iterator[str]:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        yield str(listener.getsockname()[1])
+
+
+def _free_port() -> str:
+    with _taken_port() as port:
+        return port
+
+
+def _words(stream: IO[str] | None) -> str:
+    """Everything that a successful start prints."""
+    assert stream is not None
+    lines = []
+    for line in stream:
+        lines.append(line)
+        if line.startswith("Ctrl-C"):
+            break
+    return "".join(lines)
+
+
+def _pasted(words: str) -> Any:
+    """The answer to the printed curl line."""
+    arguments = shlex.split(next(line for line in words.splitlines() if line.strip().startswith("curl")))
+    headers = [argument.split(": ", 1) for argument in arguments if ": " in argument and argument[0] != "{"]
+    request = urllib.request.Request(arguments[2], data=arguments[-1].encode(), headers=dict(headers))
+    with urllib.request.urlopen(request, timeout=PATIENCE_SECONDS) as answer:
+        return json.load(answer)
+
+
+def _credentials(words: str) -> list[str]:
+    return [line for line in words.splitlines() if line.startswith(("  business_id", "  API key"))]
+
+
+def _processes(home: Path) -> list[psutil.Process]:
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if any(str(home) in argument for argument in process.cmdline()):
+                found.append(process)
+        except psutil.Error:
+            continue
+    return found
+
+
+def _end(process: subprocess.Popen[str]) -> tuple[int, str]:
+    process.send_signal(signal.SIGINT)
+    _, complaint = process.communicate(timeout=PATIENCE_SECONDS)
+    return process.returncode, complaint
+
+
+def test_two_runs_answer_with_the_same_demo_and_leave_nothing_running(tmp_path: Path) -> None:
+    port = _free_port()
+    first = _launch(tmp_path, PORT=port, WEB_CONCURRENCY="1")
+    words = _words(first.stdout)
+    answer = _pasted(words)
+    assert f"http://127.0.0.1:{port}/docs" in words
+    assert (answer["model"], answer["status"]) == (settings.OFFLINE_MODEL, "active")
+    assert _end(first) == (0, "")
+    assert _processes(tmp_path) == []
+
+    second = _launch(tmp_path, PORT=port, WEB_CONCURRENCY="1")
+    again = _words(second.stdout)
+    assert _credentials(again) == _credentials(words)
+    assert _end(second) == (0, "")
+    for line in (tmp_path / ".data" / "icmp.log").read_text().splitlines():
+        json.loads(line)
+
+
+def test_killed_run_and_lost_demo_file_do_not_stop_the_next_run(tmp_path: Path) -> None:
+    port = _free_port()
+    first = _launch(tmp_path, PORT=port, WEB_CONCURRENCY="1")
+    words = _words(first.stdout)
+    first.kill()
+    first.communicate(timeout=PATIENCE_SECONDS)
+    (tmp_path / ".data" / "demo.json").unlink()
+
+    second = _launch(tmp_path, PORT=port, WEB_CONCURRENCY="1")
+    again = _words(second.stdout)
+    assert _credentials(again)[0] == _credentials(words)[0]
+    assert _credentials(again)[1] != _credentials(words)[1]
+    assert _pasted(again)["response"]
+    assert _end(second) == (0, "")
+    assert _processes(tmp_path) == []
+
+
+def test_server_that_dies_is_told_with_the_end_of_the_log(tmp_path: Path) -> None:
+    process = _launch(tmp_path, PORT=_free_port(), WEB_CONCURRENCY="1")
+    _words(process.stdout)
+    psutil.Process(int((tmp_path / ".data" / "gunicorn.pid").read_text())).kill()
+    _, complaint = process.communicate(timeout=PATIENCE_SECONDS)
+    assert process.returncode == 1
+    assert "stopped by itself" in complaint.splitlines()[0]
+    assert "Listening at" in complaint
+    assert _processes(tmp_path) == []
+
+
+def test_port_in_use_is_one_line(tmp_path: Path) -> None:
+    with _taken_port() as port:
+        assert f"PORT {port}" in _refusal(tmp_path, PORT=port)
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("PORT", "abc"),
+        ("BIND_HOST", "no-such-host.invalid"),
+        ("ENCRYPTION_KEY", "short"),
+        ("DATABASE_URL", "mysql://nowhere"),
+        ("DATABASE_URL", "postgresql://icmp:swordfish@127.0.0.1:1/icmp"),
+        ("MIGRATION_DATABASE_URL", "postgresql://icmp:swordfish@127.0.0.1:1/icmp"),
+        ("DATA_DIR", "/dev/null/data"),
+    ],
+)
+def test_wrong_setting_is_one_line_that_names_it(tmp_path: Path, variable: str, value: str) -> None:
+    environment = {"PORT": _free_port(), variable: value}
+    if variable == "MIGRATION_DATABASE_URL":
+        environment["DB_HOST"] = "127.0.0.1"
+    complaint = _refusal(tmp_path, **environment)
+    assert variable in complaint
+    assert "swordfish" not in complaint
+
+
+def test_serve_makes_no_keys_and_no_database(tmp_path: Path) -> None:
+    assert "ICMP_API_KEY is missing" in _refusal(tmp_path, "serve", DATABASE_URL="postgresql://127.0.0.1:1/icmp")
+    assert "DATABASE_URL is missing" in _refusal(tmp_path, "serve", **KEYS)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_unknown_words_get_the_usage(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert launch.main(["sevre"], {}, tmp_path) == 2
+    assert capsys.readouterr().err == f"{launch.USAGE}\n"
+
+
+def test_missing_keys_are_made_once(tmp_path: Path) -> None:
+    path = tmp_path / ".env"
+    path.write_text("LOG_LEVEL=DEBUG")
+    made = env_file.completed({}, path)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert path.read_text().startswith("LOG_LEVEL=DEBUG\nICMP_API_KEY=")
+    assert (len(made["ICMP_API_KEY"]), made["LOG_LEVEL"]) == (43, "DEBUG")
+    assert env_file.completed({}, path) == made
+    settings.from_environment({**made, "DB_HOST": "127.0.0.1"})
+
+
+def test_environment_wins_over_the_file_and_empty_counts_as_missing(tmp_path: Path) -> None:
+    path = tmp_path / ".env"
+    path.write_text("ICMP_API_KEY=\nPORT=1\n")
+    made = env_file.completed({"ICMP_API_KEY": "", "PORT": "2", "ENCRYPTION_KEY": KEYS["ENCRYPTION_KEY"]}, path)
+    assert (len(made["ICMP_API_KEY"]), made["PORT"]) == (43, "2")
+    assert list(dotenv.dotenv_values(path)) == ["ICMP_API_KEY", "PORT"]
+
+
+def test_gunicorn_gets_the_safe_flags() -> None:
+    environment = {**KEYS, "DB_HOST": "127.0.0.1", "BIND_HOST": "::1", "TRUSTED_PROXIES": "10.0.0.1,10.1.0.0/16"}
+    command = serving.command(settings.from_environment(environment), name="icmp")
+    options = dict(itertools.pairwise(command))
+    assert options["--bind"] == "[::1]:8000"
+    assert (options["--forwarder-headers"], options["--header-map"]) == ("X_NONE", "drop")
+    assert options["--forwarded-allow-ips"] == "10.0.0.1/32,10.1.0.0/16"
+    assert options["--graceful-timeout"] == "50"
+    assert {"--preload", "--no-control-socket"} <= set(command)
