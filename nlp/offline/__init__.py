@@ -11,7 +11,7 @@ from typing import Any
 
 import httpx2
 
-from nlp import offline_fields, offline_reading, offline_replies, offline_stages
+from nlp.offline import extraction, reader, replies, selection
 
 MODEL = "icmp-offline"
 ROLES = frozenset({"system", "developer", "user", "assistant", "tool", "function"})
@@ -87,16 +87,16 @@ def _completion(body: Mapping[str, Any]) -> httpx2.Response:
 
 
 def _answer(body: Mapping[str, Any]) -> str:
-    reading = offline_reading.read(body["messages"])
+    reading = reader.read(body["messages"])
     wanted = body.get("response_format")
     if wanted is None or (isinstance(wanted, dict) and wanted.get("type") == "text"):
-        return offline_replies.respond(reading)
-    named = offline_reading.section(wanted, "json_schema") if isinstance(wanted, dict) else {}
-    schema = offline_reading.section(named, "schema")
+        return replies.respond(reading)
+    named = reader.section(wanted, "json_schema") if isinstance(wanted, dict) else {}
+    schema = reader.section(named, "schema")
     if named.get("name") == "stage_selection":
-        return json.dumps(offline_stages.select(reading, schema), ensure_ascii=False)
+        return json.dumps(selection.select(reading, schema), ensure_ascii=False)
     if named.get("name") == "data_extraction":
-        return json.dumps(offline_fields.extract(reading, schema), ensure_ascii=False)
+        return json.dumps(extraction.extract(reading, schema), ensure_ascii=False)
     raise _Refused("'response_format' must be the json_schema 'stage_selection' or 'data_extraction'.")
 
 

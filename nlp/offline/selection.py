@@ -4,7 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from nlp import offline_manners, offline_reading, similarity
+from nlp import similarity
+from nlp.offline import manners, reader
 
 NONE = "none"
 FITS = 0.12
@@ -27,46 +28,46 @@ class _Choice:
     reason: str
 
 
-def select(reading: offline_reading.Reading, schema: Mapping[str, Any]) -> dict[str, Any]:
+def select(reading: reader.Reading, schema: Mapping[str, Any]) -> dict[str, Any]:
     """The answer to a stage_selection call, within the enum of its schema."""
     choice = _choose(reading, _allowed(schema))
     return {"reason": choice.reason, "stage": choice.stage, "confidence": round(choice.confidence, 2)}
 
 
 def _allowed(schema: Mapping[str, Any]) -> list[str]:
-    properties = offline_reading.section(schema, "properties")
-    names = offline_reading.section(properties, "stage").get("enum")
+    properties = reader.section(schema, "properties")
+    names = reader.section(properties, "stage").get("enum")
     return [name for name in names if isinstance(name, str)] if isinstance(names, list) else [NONE]
 
 
-def _stages(reading: offline_reading.Reading, allowed: Sequence[str]) -> list[dict[str, Any]]:
+def _stages(reading: reader.Reading, allowed: Sequence[str]) -> list[dict[str, Any]]:
     listed = reading.context.get("stages")
     known = {
-        offline_reading.text_of(stage, "stage_name"): stage
+        reader.text_of(stage, "stage_name"): stage
         for stage in (listed if isinstance(listed, list) else [])
         if isinstance(stage, dict)
     }
     return [known.get(name, {"stage_name": name}) for name in allowed if name != NONE]
 
 
-def _choose(reading: offline_reading.Reading, allowed: Sequence[str]) -> _Choice:
+def _choose(reading: reader.Reading, allowed: Sequence[str]) -> _Choice:
     stages = _stages(reading, allowed)
-    current = offline_reading.text_of(reading.state, "current_stage")
+    current = reader.text_of(reading.state, "current_stage")
     current = current if current in allowed else ""
-    act = offline_manners.act(reading.message)
+    act = manners.act(reading.message)
     if act in ACT_WORDS:
         return _small_talk(act, stages, allowed)
     if act and current:
         agreed = _agreed_to(reading, stages, current) if act == "yes" else None
         return agreed or _Choice(current, 0.8, "The customer answers within the present stage.")
     # A fallback stage describes everything and nothing: it is chosen below, never by likeness.
-    usual = [stage for stage in stages if offline_reading.text_of(stage, "stage_type") != "fallback"]
+    usual = [stage for stage in stages if reader.text_of(stage, "stage_type") != "fallback"]
     return _by_likeness(reading, usual, current) or _nothing_fits(reading, stages, current, allowed)
 
 
 def _small_talk(act: str, stages: Sequence[Mapping[str, Any]], allowed: Sequence[str]) -> _Choice:
     labels = [f"{stage.get('stage_name')} {stage.get('stage_type')}" for stage in stages]
-    descriptions = [offline_reading.text_of(stage, "stage_description") for stage in stages]
+    descriptions = [reader.text_of(stage, "stage_description") for stage in stages]
     # A stage named for the small talk goes before one that only mentions it.
     for stage, text in [*zip(stages, labels, strict=True), *zip(stages, descriptions, strict=True)]:
         if ACT_WORDS[act] & set(map(similarity.stem, similarity.words(text))):
@@ -75,9 +76,9 @@ def _small_talk(act: str, stages: Sequence[Mapping[str, Any]], allowed: Sequence
     return _Choice(quiet, 0.6, "Small talk, and no stage is meant for it.")
 
 
-def _agreed_to(reading: offline_reading.Reading, stages: Sequence[Mapping[str, Any]], current: str) -> _Choice | None:
+def _agreed_to(reading: reader.Reading, stages: Sequence[Mapping[str, Any]], current: str) -> _Choice | None:
     """The stage of what the assistant had offered, when the customer's yes leads away from the present one."""
-    offer = offline_manners.questions(reading.last_reply)
+    offer = manners.questions(reading.last_reply)
     scores = dict(similarity.rank(offer, _candidates(stages))) if offer else {}
     best = max(scores, key=lambda name: scores[name], default=current)
     if best == current or scores[best] < max(AGREED, 1.5 * scores.get(current, 0.0)):
@@ -85,16 +86,16 @@ def _agreed_to(reading: offline_reading.Reading, stages: Sequence[Mapping[str, A
     return _Choice(best, 0.7, f"The customer agrees to an offer that is most like the stage {best}.")
 
 
-def _by_likeness(reading: offline_reading.Reading, stages: Sequence[Mapping[str, Any]], current: str) -> _Choice | None:
+def _by_likeness(reading: reader.Reading, stages: Sequence[Mapping[str, Any]], current: str) -> _Choice | None:
     candidates = _candidates(stages)
-    scores = dict(similarity.rank(offline_manners.without_manners(reading.message), candidates))
+    scores = dict(similarity.rank(manners.without_manners(reading.message), candidates))
     answers = current in scores and _sounds_like_an_answer(reading)
     if not scores or (max(scores.values()) < FITS and not answers):
         return None
     earlier = " ".join(text for _, text in reading.history[-3:])
     for name, score in similarity.rank(earlier, candidates) if earlier else ():
         scores[name] += HISTORY_SHARE * score
-    offer = offline_manners.questions(reading.last_reply) if _agrees(reading.message) else ""
+    offer = manners.questions(reading.last_reply) if _agrees(reading.message) else ""
     for name, score in similarity.rank(offer, candidates) if offer else ():
         scores[name] += OFFER_SHARE * score
     if current in scores:
@@ -110,20 +111,20 @@ def _candidates(stages: Sequence[Mapping[str, Any]]) -> list[similarity.Candidat
     return [
         similarity.Candidate(
             str(stage["stage_name"]),
-            offline_reading.text_of(stage, "stage_description"),
-            offline_reading.text_of(stage, "example_conversations"),
+            reader.text_of(stage, "stage_description"),
+            reader.text_of(stage, "example_conversations"),
         )
         for stage in stages
     ]
 
 
 def _agrees(message: str) -> bool:
-    return bool(set(offline_manners.spoken_words(message[:40])[:1]) & offline_manners.YES)
+    return bool(set(manners.spoken_words(message[:40])[:1]) & manners.YES)
 
 
-def _sounds_like_an_answer(reading: offline_reading.Reading) -> bool:
+def _sounds_like_an_answer(reading: reader.Reading) -> bool:
     """Whether the message is short, or carries a number, right after the assistant's question."""
-    if not offline_manners.questions(reading.last_reply) or offline_manners.is_question(reading.message):
+    if not manners.questions(reading.last_reply) or manners.is_question(reading.message):
         return False
     words = similarity.words(reading.message)
     content = [word for word in words if word not in similarity.STOP_WORDS]
@@ -131,14 +132,14 @@ def _sounds_like_an_answer(reading: offline_reading.Reading) -> bool:
 
 
 def _nothing_fits(
-    reading: offline_reading.Reading,
+    reading: reader.Reading,
     stages: Sequence[Mapping[str, Any]],
     current: str,
     allowed: Sequence[str],
 ) -> _Choice:
     reason = "Nothing the message says belongs to a stage."
     content = set(similarity.words(reading.message)) - similarity.STOP_WORDS
-    talks_on = bool(current) and (len(content) < 2 or bool(offline_manners.questions(reading.last_reply)))
+    talks_on = bool(current) and (len(content) < 2 or bool(manners.questions(reading.last_reply)))
     for stage in stages:
         if stage.get("stage_type") == "fallback" and not talks_on:
             return _Choice(str(stage["stage_name"]), 0.5, reason)

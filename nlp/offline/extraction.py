@@ -4,14 +4,8 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from nlp import (
-    offline_evidence,
-    offline_manners,
-    offline_properties,
-    offline_reading,
-    offline_spans,
-    similarity,
-)
+from nlp import similarity
+from nlp.offline import clues, findings, manners, properties, reader
 
 BELIEVED, BELIEVED_FROM_EARLIER = 0.5, 0.6
 EARLIER_MESSAGES = 5
@@ -29,7 +23,7 @@ _INTERROGATIVES = (
 )
 
 
-def extract(reading: offline_reading.Reading, schema: Mapping[str, Any]) -> dict[str, Any]:
+def extract(reading: reader.Reading, schema: Mapping[str, Any]) -> dict[str, Any]:
     """The answer to a data_extraction call: a value with its quote, or two nulls, for every property."""
     fields = _fields(schema)
     answer = {field.name: NOTHING for field in fields}
@@ -47,27 +41,27 @@ def extract(reading: offline_reading.Reading, schema: Mapping[str, Any]) -> dict
     return answer
 
 
-def _fields(schema: Mapping[str, Any]) -> list[offline_properties.Property]:
+def _fields(schema: Mapping[str, Any]) -> list[properties.Property]:
     fields = []
-    for name, pair in offline_reading.section(schema, "properties").items():
+    for name, pair in reader.section(schema, "properties").items():
         pair_schema = pair if isinstance(pair, dict) else {}
-        value = offline_reading.section(offline_reading.section(pair_schema, "properties"), "value")
-        description = offline_reading.text_of(pair_schema, "description")
-        fields.append(offline_properties.understand(name, value, description))
+        value = reader.section(reader.section(pair_schema, "properties"), "value")
+        description = reader.text_of(pair_schema, "description")
+        fields.append(properties.understand(name, value, description))
     return fields
 
 
 def _heard(
-    utterance: offline_reading.Utterance,
-    open_fields: Sequence[offline_properties.Property],
-    fields: Sequence[offline_properties.Property],
+    utterance: reader.Utterance,
+    open_fields: Sequence[properties.Property],
+    fields: Sequence[properties.Property],
     believed: float,
     *,
     told_now: bool,
 ) -> dict[str, Any]:
-    words = offline_spans.Words(utterance.text)
+    words = findings.Words(utterance.text)
     asked = asked_for(utterance.prompted_by, fields)
-    found: list[tuple[str, offline_spans.Evidence]] = []
+    found: list[tuple[str, findings.Evidence]] = []
     compound: dict[str, Any] = {}
     for field in open_fields:
         if field.kind == "narrative" and not told_now:
@@ -77,39 +71,37 @@ def _heard(
             if {"array", "object"} & set(form.types):
                 compound |= _compound(form, words, form.name in asked, believed)
             else:
-                found += [(field.name, one) for one in offline_evidence.gather(form, words, field.name in asked, cues)]
+                found += [(field.name, one) for one in clues.gather(form, words, field.name in asked, cues)]
     return compound | _assigned([pair for pair in found if pair[1].strength >= believed + _doubt(pair, fields, asked)])
 
 
 def _doubt(
-    pair: tuple[str, offline_spans.Evidence],
-    fields: Sequence[offline_properties.Property],
+    pair: tuple[str, findings.Evidence],
+    fields: Sequence[properties.Property],
     asked: frozenset[str],
 ) -> float:
     """What a field such as recipient_account_type needs on top, since account_type may be meant as well."""
     field = next(field for field in fields if field.name == pair[0])
     is_narrower = any(peer.cues < field.cues for peer in _peers(field, fields))
-    return offline_evidence.CUED if is_narrower and field.name not in asked else 0.0
+    return clues.CUED if is_narrower and field.name not in asked else 0.0
 
 
-def asked_for(reply: str, fields: Sequence[offline_properties.Property]) -> frozenset[str]:
+def asked_for(reply: str, fields: Sequence[properties.Property]) -> frozenset[str]:
     """The names of the fields that the assistant's reply asked for."""
-    questions = offline_manners.questions(reply)
+    questions = manners.questions(reply)
     if not questions:
         return frozenset()
     candidates = [similarity.Candidate(field.name, field.description, "") for field in fields]
     ranked = similarity.rank(questions, candidates)
     limit = max(0.15, 0.5 * ranked[0][1]) if ranked else 1.0
     named = {name for name, score in ranked if score >= limit}
-    spoken = f" {' '.join(offline_manners.spoken_words(questions))} "
+    spoken = f" {' '.join(manners.spoken_words(questions))} "
     kinds = {kind for phrase, meant in _INTERROGATIVES if f" {phrase} " in spoken for kind in meant}
     named |= {field.name for field in fields if field.kind in kinds}
     return frozenset(field.name for field in fields if field.name in named and not _is_outdone(field, fields, spoken))
 
 
-def _is_outdone(
-    field: offline_properties.Property, fields: Sequence[offline_properties.Property], question: str
-) -> bool:
+def _is_outdone(field: properties.Property, fields: Sequence[properties.Property], question: str) -> bool:
     """Whether the question names a field of the same kind by its own words, and not this one."""
     spoken = similarity.words(question)
     if field.is_named_by(_own_cues(field, fields), spoken):
@@ -117,14 +109,12 @@ def _is_outdone(
     return any(peer.is_named_by(_own_cues(peer, fields), spoken) for peer in _peers(field, fields))
 
 
-def _own_cues(field: offline_properties.Property, fields: Iterable[offline_properties.Property]) -> frozenset[str]:
+def _own_cues(field: properties.Property, fields: Iterable[properties.Property]) -> frozenset[str]:
     """The words of its name that tell a field from the others of its kind."""
     return field.cues.difference(*(peer.cues for peer in _peers(field, fields)))
 
 
-def _peers(
-    field: offline_properties.Property, fields: Iterable[offline_properties.Property]
-) -> list[offline_properties.Property]:
+def _peers(field: properties.Property, fields: Iterable[properties.Property]) -> list[properties.Property]:
     return [
         other
         for other in fields
@@ -132,22 +122,22 @@ def _peers(
     ]
 
 
-def _forms(field: offline_properties.Property) -> list[offline_properties.Property]:
+def _forms(field: properties.Property) -> list[properties.Property]:
     """The field itself, or one form of it for each schema of its `anyOf`."""
     alternatives = field.schema.get("anyOf")
     if not isinstance(alternatives, list):
         return [field]
     return [
-        offline_properties.understand(field.name, alternative, field.description)
+        properties.understand(field.name, alternative, field.description)
         for alternative in alternatives
         if isinstance(alternative, dict) and alternative.get("type") != "null"
     ]
 
 
-def _assigned(found: Sequence[tuple[str, offline_spans.Evidence]]) -> dict[str, Any]:
+def _assigned(found: Sequence[tuple[str, findings.Evidence]]) -> dict[str, Any]:
     """Strongest evidence first, no field twice and no words for two fields."""
     answer: dict[str, Any] = {}
-    taken: list[offline_spans.Span] = []
+    taken: list[findings.Span] = []
     for name, evidence in sorted(found, key=lambda pair: -pair[1].strength):
         span = evidence.span
         is_free = all(span.end <= other.start or other.end <= span.start for other in taken)
@@ -157,9 +147,7 @@ def _assigned(found: Sequence[tuple[str, offline_spans.Evidence]]) -> dict[str, 
     return answer
 
 
-def _compound(
-    field: offline_properties.Property, words: offline_spans.Words, asked: bool, believed: float
-) -> dict[str, Any]:
+def _compound(field: properties.Property, words: findings.Words, asked: bool, believed: float) -> dict[str, Any]:
     """A list of every item found, or an object with the properties found; the quote spans their words."""
     finder = _items if "array" in field.types else _object
     value, spans = finder(field, words, asked, believed)
@@ -170,12 +158,12 @@ def _compound(
 
 
 def _items(
-    field: offline_properties.Property, words: offline_spans.Words, asked: bool, believed: float
-) -> tuple[Any, list[offline_spans.Span]]:
-    schema = offline_reading.section(field.schema, "items")
-    item = offline_properties.understand(field.name, schema, field.description)
-    evidence = offline_evidence.gather(item, words, asked, item.cues)
-    chosen: list[offline_spans.Evidence] = []
+    field: properties.Property, words: findings.Words, asked: bool, believed: float
+) -> tuple[Any, list[findings.Span]]:
+    schema = reader.section(field.schema, "items")
+    item = properties.understand(field.name, schema, field.description)
+    evidence = clues.gather(item, words, asked, item.cues)
+    chosen: list[findings.Evidence] = []
     for one in sorted(evidence, key=lambda one: -one.strength):
         apart = all(one.span.end <= other.span.start or other.span.end <= one.span.start for other in chosen)
         if one.strength >= believed and apart and one.value is not None:
@@ -186,18 +174,18 @@ def _items(
 
 
 def _object(
-    field: offline_properties.Property, words: offline_spans.Words, asked: bool, believed: float
-) -> tuple[Any, list[offline_spans.Span]]:
-    schemas = offline_reading.section(field.schema, "properties")
+    field: properties.Property, words: findings.Words, asked: bool, believed: float
+) -> tuple[Any, list[findings.Span]]:
+    schemas = reader.section(field.schema, "properties")
     parts = [
-        offline_properties.understand(name, part, offline_reading.text_of(part, "description"))
+        properties.understand(name, part, reader.text_of(part, "description"))
         for name, part in schemas.items()
         if isinstance(part, dict)
     ]
     found = [
         (part.name, one)
         for part in parts
-        for one in offline_evidence.gather(part, words, asked, _own_cues(part, parts))
+        for one in clues.gather(part, words, asked, _own_cues(part, parts))
         if one.strength >= believed
     ]
     answer = _assigned(found)

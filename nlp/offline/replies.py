@@ -4,7 +4,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from nlp import offline_examples, offline_manners, offline_properties, offline_reading, similarity
+from nlp import similarity
+from nlp.offline import examples, manners, properties, reader
 
 MOST_ROWS, MOST_QUESTIONS, MOST_VALUES = 3, 3, 4
 _WHETHER = re.compile(r"(?:boolean |a )?(?:flag )?(?:indicating |for |that says )?(?:if|whether) (.+)", re.IGNORECASE)
@@ -13,7 +14,7 @@ _ARTICLE = re.compile(r"(?:the|a|an|your|his|her|their|any|all) ", re.IGNORECASE
 _OF_CUSTOMER = re.compile(r"\b(?:the |a )?(?:customer|user|client|caller)(?:['’]s)? ", re.IGNORECASE)
 
 
-def respond(reading: offline_reading.Reading) -> str:
+def respond(reading: reader.Reading) -> str:
     """One reply to the customer."""
     missing = reading.state.get("missing_fields")
     names = [name for name in missing if isinstance(name, str)] if isinstance(missing, list) else []
@@ -21,17 +22,17 @@ def respond(reading: offline_reading.Reading) -> str:
     return f"{_greeting(reading)}{body}".strip()
 
 
-def _greeting(reading: offline_reading.Reading) -> str:
+def _greeting(reading: reader.Reading) -> str:
     is_first = not any(role == "assistant" for role, _ in reading.history)
-    return "Hello! " if is_first and offline_manners.greets(reading.message) and not _is_greeting(reading) else ""
+    return "Hello! " if is_first and manners.greets(reading.message) and not _is_greeting(reading) else ""
 
 
-def _is_greeting(reading: offline_reading.Reading) -> bool:
-    return offline_manners.act(reading.message) == "greeting"
+def _is_greeting(reading: reader.Reading) -> bool:
+    return manners.act(reading.message) == "greeting"
 
 
-def _ask_for(reading: offline_reading.Reading, missing: Sequence[str]) -> str:
-    descriptions = offline_reading.section(reading.context, "fields")
+def _ask_for(reading: reader.Reading, missing: Sequence[str]) -> str:
+    descriptions = reader.section(reading.context, "fields")
     asked = [_request(name, str(descriptions.get(name) or "")) for name in missing[:MOST_QUESTIONS]]
     question = f"Could you tell me {_listed(asked)}?"
     noted = _acknowledgement(reading)
@@ -44,10 +45,10 @@ def _ask_for(reading: offline_reading.Reading, missing: Sequence[str]) -> str:
 
 def _request(name: str, description: str) -> str:
     """How to name a field in a question: "your order number", "the name of the restaurant", "whether …"."""
-    plain, _ = offline_properties.split_hints(description.strip())
+    plain, _ = properties.split_hints(description.strip())
     plain = plain.rstrip(".")
     if not plain or len(plain.split()) > 12 or any(mark in plain for mark in ".;:\n"):
-        return f"your {offline_examples.spaced(name)}"
+        return f"your {examples.spaced(name)}"
     if match := _WHETHER.match(plain):
         return f"whether {match[1]}"
     plain = _OF_CUSTOMER.sub("your " if _OF_CUSTOMER.match(plain) else "you ", plain, count=1)
@@ -56,12 +57,12 @@ def _request(name: str, description: str) -> str:
     return plain if _CLAUSE.match(plain) or _ARTICLE.match(plain) else f"the {plain}"
 
 
-def _acknowledgement(reading: offline_reading.Reading) -> str:
+def _acknowledgement(reading: reader.Reading) -> str:
     """Which of the values known now the customer has just given."""
-    fields = offline_reading.section(reading.context, "fields")
+    fields = reader.section(reading.context, "fields")
     heard = reading.message.casefold()
     given = [
-        f"{offline_examples.spaced(name)} {offline_examples.said(value)}"
+        f"{examples.spaced(name)} {examples.said(value)}"
         for name, value in reading.data.items()
         if name in fields and value is not None and _is_said_in(value, heard)
     ]
@@ -69,7 +70,7 @@ def _acknowledgement(reading: offline_reading.Reading) -> str:
 
 
 def _is_said_in(value: object, heard: str) -> bool:
-    text = offline_examples.said(value).casefold()
+    text = examples.said(value).casefold()
     # A whole sentence as a value is the customer's own story: reading it back would sound odd.
     return (
         not isinstance(value, bool)
@@ -78,28 +79,28 @@ def _is_said_in(value: object, heard: str) -> bool:
     )
 
 
-def _tell(reading: offline_reading.Reading) -> str:
+def _tell(reading: reader.Reading) -> str:
     retrieved = reading.state.get("retrieved")
     if isinstance(retrieved, dict) and retrieved.get("error"):
         return "I am sorry, I could not look that up just now. Please try again in a little while."
     if isinstance(retrieved, dict) and isinstance(retrieved.get("rows"), list):
         return _tell_rows(reading, [row for row in retrieved["rows"] if isinstance(row, dict)])
-    return offline_examples.reply_line(reading, _known(reading)) or _from_stage(reading)
+    return examples.reply_line(reading, _known(reading)) or _from_stage(reading)
 
 
-def _known(reading: offline_reading.Reading) -> dict[str, Any]:
-    business = offline_reading.section(reading.context, "business")
-    agent = offline_reading.section(reading.context, "agent")
+def _known(reading: reader.Reading) -> dict[str, Any]:
+    business = reader.section(reading.context, "business")
+    agent = reader.section(reading.context, "agent")
     extra = {name: value for name, value in reading.state.items() if isinstance(value, str | int | float)}
     return {**business, **agent, **extra, **reading.data}
 
 
-def _tell_rows(reading: offline_reading.Reading, rows: Sequence[Mapping[str, Any]]) -> str:
+def _tell_rows(reading: reader.Reading, rows: Sequence[Mapping[str, Any]]) -> str:
     if not rows:
         about = _about(reading)
         return f"I looked, but I found nothing{f' for {about}' if about else ''}. Could you check that for me?"
     if len(rows) == 1:
-        line = offline_examples.row_line(reading, _known(reading), rows[0])
+        line = examples.row_line(reading, _known(reading), rows[0])
         about = _about(reading, leave_out=rows[0])
         return line or f"Here is what I found{f' for {about}' if about else ''}: {_row(rows[0])}."
     told = [f"{number}. {_row(row)}" for number, row in enumerate(rows[:MOST_ROWS], start=1)]
@@ -109,28 +110,28 @@ def _tell_rows(reading: offline_reading.Reading, rows: Sequence[Mapping[str, Any
 
 def _row(row: Mapping[str, Any]) -> str:
     parts = [
-        f"{offline_examples.spaced(name)}: {offline_examples.said(value)}"
+        f"{examples.spaced(name)}: {examples.said(value)}"
         for name, value in row.items()
         if value is not None and value not in ("", [], {}) and not name.endswith("_id")
     ]
     return "; ".join(parts) or "no details"
 
 
-def _about(reading: offline_reading.Reading, leave_out: Mapping[str, Any] | None = None) -> str:
-    fields = offline_reading.section(reading.context, "fields")
+def _about(reading: reader.Reading, leave_out: Mapping[str, Any] | None = None) -> str:
+    fields = reader.section(reading.context, "fields")
     parts = [
-        f"{offline_examples.spaced(name)} {offline_examples.said(value)}"
+        f"{examples.spaced(name)} {examples.said(value)}"
         for name, value in reading.data.items()
         if name in fields and value is not None and name not in (leave_out or {})
     ]
     return _listed([part for part in parts if len(part) <= 80][:MOST_VALUES])
 
 
-def _from_stage(reading: offline_reading.Reading) -> str:
-    stage_type = offline_reading.text_of(reading.stage, "stage_type")
-    act = offline_manners.act(reading.message)
-    business = offline_reading.text_of(offline_reading.section(reading.context, "business"), "business_name")
-    agent = offline_reading.text_of(offline_reading.section(reading.context, "agent"), "agent_name")
+def _from_stage(reading: reader.Reading) -> str:
+    stage_type = reader.text_of(reading.stage, "stage_type")
+    act = manners.act(reading.message)
+    business = reader.text_of(reader.section(reading.context, "business"), "business_name")
+    agent = reader.text_of(reader.section(reading.context, "agent"), "agent_name")
     if stage_type == "handoff":
         return f"{_sympathy(reading)} I am passing you to a colleague, who will answer you here.".strip()
     if act == "thanks" or stage_type == "closing":
@@ -143,12 +144,12 @@ def _from_stage(reading: offline_reading.Reading) -> str:
     return _closing_word(reading)
 
 
-def _closing_word(reading: offline_reading.Reading) -> str:
+def _closing_word(reading: reader.Reading) -> str:
     noted = _acknowledgement(reading)
     about = _about(reading)
     if noted:
         return f"{_sympathy(reading)} {noted} Is there anything else?".strip()
-    name = offline_examples.spaced(offline_reading.text_of(reading.stage, "stage_name"))
+    name = examples.spaced(reader.text_of(reading.stage, "stage_name"))
     subject = f" about {name}" if name else ""
     if sympathy := _sympathy(reading):
         return f"{sympathy} I have noted what you told me{subject}. Is there anything you would like to add?"
@@ -156,7 +157,7 @@ def _closing_word(reading: offline_reading.Reading) -> str:
     return f"Thank you for your message{subject}.{known} What else can I do for you?"
 
 
-def _sympathy(reading: offline_reading.Reading) -> str:
+def _sympathy(reading: reader.Reading) -> str:
     stage = reading.stage
     words = set(
         similarity.terms(f"{stage.get('stage_name')} {stage.get('stage_type')} {stage.get('stage_description')}")

@@ -5,13 +5,14 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from nlp import offline_formats, similarity
+from nlp import similarity
+from nlp.offline import formats
 
 MOST_SPANS = 64
 MOST_NAMED_WORDS = 6
 
 # Quantifiers are bounded throughout: a message of 32,000 letters must not cost quadratic time.
-_MONTH = "|".join(offline_formats.MONTHS)
+_MONTH = "|".join(formats.MONTHS)
 _WEEKDAY = "monday|tuesday|wednesday|thursday|friday|saturday|sunday"
 _UNITS = "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen"
 _UNITS += " seventeen eighteen nineteen"
@@ -137,7 +138,7 @@ class Words:
 
     def of_format(self, name: str) -> list[Span]:
         """Tokens that are a valid value of a JSON Schema format such as `email`, `uri` or `uuid`."""
-        check = offline_formats.CHECKS[name]
+        check = formats.CHECKS[name]
         return [token for token in self.tokens if check(token.text)][:MOST_SPANS]
 
 

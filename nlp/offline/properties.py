@@ -10,7 +10,8 @@ from typing import Any
 
 import re2
 
-from nlp import offline_formats, offline_reading, similarity
+from nlp import similarity
+from nlp.offline import formats, reader
 
 _HINT = re.compile(r" \((pattern|format|minimum|maximum|minLength|maxLength): (.*)\)$", re.DOTALL)
 _HINT_NAMES = ("pattern", "format", "minimum", "maximum", "minLength", "maxLength")
@@ -120,7 +121,7 @@ def compiled(pattern: str) -> Any:
 
 def understand(name: str, value_schema: Mapping[str, Any], description: str) -> Property:
     """The field behind a value schema; the description is used when the schema has none of its own."""
-    own = offline_reading.text_of(value_schema, "description")
+    own = reader.text_of(value_schema, "description")
     plain, limits = split_hints(own or description)
     if own and description:
         outer, outer_limits = split_hints(description)
@@ -160,7 +161,7 @@ def _types(schema: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _kind(name: str, description: str, format_name: str, types: tuple[str, ...]) -> str:
-    if format_name in {*offline_formats.CHECKS, "date", "time", "date-time"}:
+    if format_name in {*formats.CHECKS, "date", "time", "date-time"}:
         return format_name
     if types and set(types) <= {"integer", "number"}:
         return "money" if _stems(name) & dict(_KINDS)["money"] else "number"

@@ -3,7 +3,8 @@
 import re
 from collections.abc import Iterator
 
-from nlp import offline_manners, offline_properties, offline_spans, similarity
+from nlp import similarity
+from nlp.offline import findings, manners, properties
 
 FROM = similarity.word_set("from leaving departing starting beginning of")
 TO = similarity.word_set("to until till through returning back arriving for towards into")
@@ -26,9 +27,7 @@ _VERDICT = re.compile(r"\s(?:sounds?|would|will|is|works|seems?)\b.*$", re.IGNOR
 _LOWER_PLACE = re.compile(r"\b(?:in|near|from|to) ([^\W\d_A-Z]{3,20})(?: please)?(?=[.,!]|$)")
 
 
-def worded(
-    field: offline_properties.Property, words: offline_spans.Words, asked: bool
-) -> Iterator[offline_spans.Evidence]:
+def worded(field: properties.Property, words: findings.Words, asked: bool) -> Iterator[findings.Evidence]:
     """Everything that may be the value of a field of free text."""
     yield from _stated(field, words)
     yield from _named(field, words)
@@ -40,17 +39,17 @@ def worded(
         yield from _narrated(words)
 
 
-def _lower_places(words: offline_spans.Words) -> Iterator[offline_spans.Evidence]:
+def _lower_places(words: findings.Words) -> Iterator[findings.Evidence]:
     for match in _LOWER_PLACE.finditer(words.text[:2000]):
         yield _evidence(words, match.start(1), match.end(1), 0.25)
 
 
-def _evidence(words: offline_spans.Words, start: int, end: int, strength: float) -> offline_spans.Evidence:
+def _evidence(words: findings.Words, start: int, end: int, strength: float) -> findings.Evidence:
     text = words.text[start:end]
-    return offline_spans.Evidence(offline_spans.Span(start, end, text, text), text, strength)
+    return findings.Evidence(findings.Span(start, end, text, text), text, strength)
 
 
-def _named(field: offline_properties.Property, words: offline_spans.Words) -> Iterator[offline_spans.Evidence]:
+def _named(field: properties.Property, words: findings.Words) -> Iterator[findings.Evidence]:
     """Capitalised words, the likelier for what stands around them."""
     for span in words.names:
         before = similarity.words(words.text[max(0, span.start - 24) : span.start])[-1:]
@@ -62,10 +61,10 @@ def _named(field: offline_properties.Property, words: offline_spans.Words) -> It
             strength -= 0.3
         if field.cues & set(map(similarity.stem, following)):
             strength += 0.1
-        yield offline_spans.Evidence(span, span.text, strength)
+        yield findings.Evidence(span, span.text, strength)
 
 
-def _stated(field: offline_properties.Property, words: offline_spans.Words) -> Iterator[offline_spans.Evidence]:
+def _stated(field: properties.Property, words: findings.Words) -> Iterator[findings.Evidence]:
     """What follows the field's name, as in `my surname is X` or `city: X`."""
     phrase = r"[\W_]{1,3}".join(map(re.escape, similarity.words(field.name)))
     if not phrase:
@@ -73,13 +72,13 @@ def _stated(field: offline_properties.Property, words: offline_spans.Words) -> I
     pattern = rf"\b{phrase}(?: ?[:=] ?| (?:is|was|will be|should be|would be) )([^\n.,;!?]{{1,80}})"
     for match in re.finditer(pattern, words.text[:8000], re.IGNORECASE):
         text = _TAIL.sub("", match.group(1)).strip()
-        if text and not offline_manners.is_question(words.text) and len(text.split()) <= 6:
+        if text and not manners.is_question(words.text) and len(text.split()) <= 6:
             yield _evidence(words, match.start(1), match.start(1) + len(text), 0.7)
 
 
-def _bare(words: offline_spans.Words) -> Iterator[offline_spans.Evidence]:
+def _bare(words: findings.Words) -> Iterator[findings.Evidence]:
     """What is left of a short answer to a question without "I'd like", "in", "please" and the like."""
-    if len(words.text) > 120 or "?" in words.text or offline_manners.act(words.text):
+    if len(words.text) > 120 or "?" in words.text or manners.act(words.text):
         return
     start, end = 0, len(words.text)
     while match := _LEAD_IN.match(words.text, start) or _GAP.match(words.text, start):
@@ -89,17 +88,17 @@ def _bare(words: offline_spans.Words) -> Iterator[offline_spans.Evidence]:
     while match := _TAIL.search(words.text, start, end):
         end = match.start()
     text = words.text[start:end]
-    opening = offline_manners.spoken_words(text)[:1]
-    doubtful = offline_manners.NO | offline_manners.ASKING_WORDS | similarity.STOP_WORDS - {"it", "us", "me"}
+    opening = manners.spoken_words(text)[:1]
+    doubtful = manners.NO | manners.ASKING_WORDS | similarity.STOP_WORDS - {"it", "us", "me"}
     # In a longer answer the capitalised words say it better.
     most = 3 if words.names else 5
     if opening and opening[0] not in doubtful and len(text.split()) <= most and not NO_PREFERENCE.search(text):
         yield _evidence(words, start, end, 0.35)
 
 
-def _narrated(words: offline_spans.Words) -> Iterator[offline_spans.Evidence]:
+def _narrated(words: findings.Words) -> Iterator[findings.Evidence]:
     """A statement of some length, told in the customer's own sentences."""
-    told = [part for part in offline_manners.sentences(words.text[:4000]) if not offline_manners.is_question(part)]
+    told = [part for part in manners.sentences(words.text[:4000]) if not manners.is_question(part)]
     for sentence in sorted(told, key=len, reverse=True)[:1]:
         if len(set(similarity.words(sentence)) - similarity.STOP_WORDS) >= 3 and len(sentence) <= 1000:
             start = words.text.find(sentence)

@@ -4,7 +4,8 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from nlp import offline_manners, offline_reading, similarity
+from nlp import similarity
+from nlp.offline import manners, reader
 
 ALIKE = 0.2
 _SPEAKER = re.compile(r"\s*(?P<who>customer|user|client|caller|assistant|agent|ai|bot|staff)\s*:\s*(?P<text>.*)", re.I)
@@ -13,15 +14,15 @@ _PLACEHOLDER = re.compile(r"\{\{?\s*([\w.]{1,64})\s*\}?\}|<([A-Za-z_][\w.]{0,63}
 _FIGURES = re.compile(r"\d+")
 
 
-def reply_line(reading: offline_reading.Reading, known: Mapping[str, Any], wanted: Sequence[str] = ()) -> str:
+def reply_line(reading: reader.Reading, known: Mapping[str, Any], wanted: Sequence[str] = ()) -> str:
     """The assistant's line after the customer line most like the message, "" when none can be used.
 
     A line can be used when every placeholder has a value in `known`, one of `wanted` when any are named, when
     it states no figure that nobody gave, asks for nothing already known, and was not just said.
     """
-    pairs = list(_pairs(offline_reading.text_of(reading.stage, "example_conversations")))
+    pairs = list(_pairs(reader.text_of(reading.stage, "example_conversations")))
     candidates = [similarity.Candidate(str(at), asked, "") for at, (asked, _) in enumerate(pairs)]
-    for name, score in similarity.rank(offline_manners.without_manners(reading.message), candidates):
+    for name, score in similarity.rank(manners.without_manners(reading.message), candidates):
         line = pairs[int(name)][1]
         # A line that tells this customer's own values fits better than its likeness shows.
         fits = score >= ALIKE or bool(wanted) or (score > 0.0 and bool(_placeholders(line)))
@@ -32,7 +33,7 @@ def reply_line(reading: offline_reading.Reading, known: Mapping[str, Any], wante
     return ""
 
 
-def row_line(reading: offline_reading.Reading, known: Mapping[str, Any], row: Mapping[str, Any]) -> str:
+def row_line(reading: reader.Reading, known: Mapping[str, Any], row: Mapping[str, Any]) -> str:
     """A line that tells at least one value of a looked-up row."""
     lines = (reply_line(reading, {**known, **row}, [name]) for name in row if row[name] is not None)
     return next(filter(None, lines), "")
@@ -78,15 +79,15 @@ def _filled(line: str, known: Mapping[str, Any]) -> str:
     return _PLACEHOLDER.sub(lambda match: said(known[_name(match)]), line)
 
 
-def _is_usable(filled: str, line: str, reading: offline_reading.Reading, known: Mapping[str, Any]) -> bool:
+def _is_usable(filled: str, line: str, reading: reader.Reading, known: Mapping[str, Any]) -> bool:
     given = set(_FIGURES.findall(f"{reading.message} {said(dict(known))}"))
     invents = any(number not in given for number in _FIGURES.findall(line))
     recent = [text for role, text in reading.history[-4:] if role == "assistant"]
     return not invents and filled not in recent and not _asks_for_known(filled, reading)
 
 
-def _asks_for_known(line: str, reading: offline_reading.Reading) -> bool:
-    asked = set(similarity.terms(offline_manners.questions(line)))
-    fields = offline_reading.section(reading.context, "fields")
+def _asks_for_known(line: str, reading: reader.Reading) -> bool:
+    asked = set(similarity.terms(manners.questions(line)))
+    fields = reader.section(reading.context, "fields")
     known = [name for name in fields if reading.data.get(name) is not None]
     return any(asked & set(similarity.terms(name)) for name in known)
