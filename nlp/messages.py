@@ -32,7 +32,7 @@ def build(
         *_template_message(template(kind, turn, stage), known | own_names),
         _message("system", CONTEXT + templates.as_json(context)),
         *(_message(_role(utterance.sender_type), utterance.message_content) for utterance in turn.history),
-        _message("user", STATE + templates.as_json(own_names | dict(state))),
+        _message("user", STATE + templates.as_json(own_names | dict(state) | {"now": turn.now})),
         _message("user", turn.message),
     )
 
