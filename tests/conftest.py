@@ -1,4 +1,4 @@
-"""A real PostgreSQL, a real HTTP server and a small cast: Alice owns a business, Bob works for her, Charlie owns another."""
+"""A real PostgreSQL, a real HTTP server and the cast: Alice and Charlie own a business each, and must not meet."""
 
 from __future__ import annotations
 
