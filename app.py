@@ -12,7 +12,7 @@ from flask import Flask
 import api
 import auth
 import db
-from api import commands, contract, launch, logs
+from api import commands, contract, launch, limits, logs
 from api.bodies import StrictRequest
 from api.parts import Parts
 from api.settings import BadSetting, Settings, from_environment
@@ -35,6 +35,7 @@ def create_app(settings: Settings | None = None) -> Flask:
         chosen, database, key_store, _model(chosen), side_by_side.Threads(chosen.web_threads)
     )
     app.extensions["auth"] = auth.Gate(database, key_store, chosen.icmp_api_key, chosen.allowed_origins)
+    limits.register(app, database, chosen.rate_limit_messages_per_minute)
     api.register(app)
     commands.register(app)
     return app

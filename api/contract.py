@@ -14,7 +14,7 @@ from flask import Response, current_app, request
 from flask.json.provider import DefaultJSONProvider
 
 import schemas
-from api import bodies, faults
+from api import bodies, faults, limits
 from api.errors import InvalidRequest
 
 
@@ -28,6 +28,7 @@ class Contract:
     many: bool
     query: Mapping[str, dict[str, Any]]
     other_statuses: tuple[int, ...]
+    limit: str | None
 
 
 @dataclass(frozen=True)
@@ -47,14 +48,18 @@ def contract(
     many: bool = False,
     query: Mapping[str, dict[str, Any]] | None = None,
     other_statuses: tuple[int, ...] = (),
+    limit: str | None = "default",
 ) -> Callable[[Callable[..., Any]], Callable[..., Response]]:
     """The view gets `body` when it takes one and `query` when it has parameters, both checked; ids in the path are
-    checked too. It returns a body, a Reply or a finished Response. `many`: an array of what it gives."""
-    promised = Contract(takes, gives, status, many, query or {}, other_statuses)
+    checked too. It returns a body, a Reply or a finished Response. `many`: an array of what it gives; `limit`: whose
+    bucket a request takes a token from, before anything of it is checked."""
+    promised = Contract(takes, gives, status, many, query or {}, other_statuses, limit)
 
     def decorate(view: Callable[..., Any]) -> Callable[..., Response]:
         @functools.wraps(view)
         def checked(**arguments: Any) -> Response:
+            if limit is not None:
+                limits.spend(limit)
             _check_path(request.view_args or {})
             arguments |= _query(promised)
             if takes is not None:

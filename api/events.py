@@ -25,7 +25,7 @@ _FILTERS: dict[str, dict[str, Any]] = {
 
 @routes.post("/events")
 @auth.public
-@contract.contract(takes="event_batch", status=201)
+@contract.contract(takes="event_batch", status=201, limit="events")
 def post_events(body: Any) -> Any:
     """Store one event or an array of them; an event_id that is known already is accepted and left as it was."""
     batch = body if isinstance(body, list) else [body]

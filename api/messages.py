@@ -17,7 +17,7 @@ routes = Blueprint("messages", __name__)
 
 @routes.post("/messages")
 @auth.require_business_api_key
-@contract.contract(takes="message_request", gives="message_response", other_statuses=(202, 503, 504))
+@contract.contract(takes="message_request", gives="message_response", other_statuses=(202, 503, 504), limit="messages")
 def post_message(business_id: str, body: dict[str, Any]) -> Reply:
     """Answer a customer's message; 202 without a response while people answer the conversation."""
     g.user_id = body["user_id"]

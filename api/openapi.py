@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
 from typing import Any
@@ -16,6 +17,7 @@ from api import contract
 from api.contract import Contract
 
 routes = Blueprint("openapi", __name__)
+VERSION = "0.1.0"
 DESCRIPTION = (
     "ICMP, the Intelligent Conversation Management Platform: many businesses run their customers' conversations on "
     "language models. Every message runs through three prompts: stage selection, data extraction, response generation."
@@ -34,14 +36,16 @@ _ERRORS = {
     409: "Conflicts with what is stored",
     413: "Too large",
     415: "Not JSON",
+    429: "Too many requests",
     503: "Temporarily unavailable",
     504: "The model did not answer in time",
 }
+_LINK = {"description": "The next page, if there may be one: <address>; rel=next", "schema": {"type": "string"}}
 
 
 @routes.get("/openapi.json")
 @auth.public
-@contract.contract()
+@contract.contract(limit=None)
 def get_openapi() -> Response:
     """This document."""
     return contract.json_response(document(current_app))
@@ -50,14 +54,24 @@ def get_openapi() -> Response:
 def register(app: Flask) -> None:
     """Add the document and the page at /docs, whose files come with a package."""
     app.register_blueprint(routes)
-    app.register_blueprint(get_swaggerui_blueprint("/docs", "/openapi.json", {"app_name": "ICMP"}))
+    page = {
+        "app_name": "ICMP",
+        "validatorUrl": None,  # the page would have a stranger's server check the document
+        "oauth2RedirectUrl": None,  # the package would build it from the Host header, unescaped
+    }
+    app.register_blueprint(get_swaggerui_blueprint("/docs", "/openapi.json", page))
+
+
+def text(app: Flask) -> str:
+    """The document as it is checked in."""
+    return json.dumps(document(app), ensure_ascii=False, indent=2) + "\n"
 
 
 def document(app: Flask) -> dict[str, Any]:
     """The whole document."""
     return {
         "openapi": "3.1.0",
-        "info": {"title": "ICMP", "version": "1", "description": DESCRIPTION, "license": {"name": "See the project"}},
+        "info": {"title": "ICMP", "version": VERSION, "description": DESCRIPTION},
         "servers": [{"url": "/"}],
         "paths": _paths(app),
         "components": {
@@ -115,10 +129,12 @@ def _parameters(rule: Rule, promised: Contract, access: str) -> list[dict[str, A
 
 
 def _responses(rule: Rule, promised: Contract, access: str) -> dict[str, Any]:
-    statuses = {400, 503} | {status for status in promised.other_statuses if status >= 400}
+    statuses = {400} | {status for status in promised.other_statuses if status >= 400}
     statuses |= set() if access == "public" else {401, 403}
+    statuses |= {503} if access != "public" or "POST" in (rule.methods or ()) else set()
     statuses |= {404} if rule.arguments or access.startswith("business") else set()
     statuses |= {413, 415} if promised.takes else set()
+    statuses |= {429} if promised.limit else set()
     statuses |= {409} if promised.takes or promised.status == 204 else set()
     error = {"application/json": {"schema": _ref("error")}}
     responses: dict[str, Any] = {str(status): {"description": _ERRORS[status], "content": error} for status in statuses}
@@ -139,7 +155,8 @@ def _success(promised: Contract, status: int) -> dict[str, Any]:
     schema: dict[str, Any] = _ref(promised.gives)
     if promised.many:
         schema = {"type": "array", "items": schema}
-    return {"description": words, "content": {"application/json": {"schema": schema}}}
+    success: dict[str, Any] = {"description": words, "content": {"application/json": {"schema": schema}}}
+    return success | {"headers": {"Link": _LINK}} if promised.many else success
 
 
 def _ref(name: str) -> dict[str, Any]:

@@ -33,6 +33,7 @@ class Settings:
     model_call_timeout_s: float
     turn_timeout_s: float
     history_tokens: int
+    rate_limit_messages_per_minute: int
     session_timeout_minutes: int
     allowed_origins: frozenset[str]
     trusted_proxies: tuple[Network, ...]
@@ -68,6 +69,7 @@ def from_environment(env: Mapping[str, str]) -> Settings:
         model_call_timeout_s=reader.number("MODEL_CALL_TIMEOUT_S", 20, low=0.1, high=600),
         turn_timeout_s=reader.number("TURN_TIMEOUT_S", 45, low=0.1, high=900),
         history_tokens=reader.whole("HISTORY_TOKENS", 3000, low=0, high=200_000),
+        rate_limit_messages_per_minute=reader.whole("RATE_LIMIT_MESSAGES_PER_MINUTE", 30, low=1, high=1_000_000),
         session_timeout_minutes=reader.whole("SESSION_TIMEOUT_MINUTES", 30, low=1, high=525_600),
         allowed_origins=_origins(reader),
         trusted_proxies=_networks(reader),

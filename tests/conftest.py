@@ -27,6 +27,7 @@ ENVIRONMENT = {
     "ENCRYPTION_KEY": "k1:" + base64.b64encode(bytes(range(32))).decode(),
     "ALLOWED_ORIGINS": "https://shop.example",
     "LOG_LEVEL": "WARNING",
+    "RATE_LIMIT_MESSAGES_PER_MINUTE": "100000",
 }
 
 
@@ -54,7 +55,7 @@ class Client:
     business_id: str = ""
     headers: Mapping[str, str] = field(default_factory=dict)
 
-    def call(self, method: str, path: str, body: Any = None, *, raw: bytes | None = None, **headers: str) -> Answer:
+    def call(self, method: str, path: str, body: Any = None, *, raw: bytes | None = None, **headers: Any) -> Answer:
         """One request; `body` goes out as JSON, `raw` as it is; header names with _ for -."""
         sent = {**self.headers, **{name.replace("_", "-"): value for name, value in headers.items()}}
         if self.key is not None:
@@ -71,19 +72,19 @@ class Client:
         finally:
             connection.close()
 
-    def get(self, path: str, **headers: str) -> Answer:
+    def get(self, path: str, **headers: Any) -> Answer:
         """GET."""
         return self.call("GET", path, **headers)
 
-    def post(self, path: str, body: Any, **headers: str) -> Answer:
+    def post(self, path: str, body: Any, **headers: Any) -> Answer:
         """POST JSON."""
         return self.call("POST", path, body, **headers)
 
-    def patch(self, path: str, body: Any, **headers: str) -> Answer:
+    def patch(self, path: str, body: Any, **headers: Any) -> Answer:
         """PATCH JSON."""
         return self.call("PATCH", path, body, **headers)
 
-    def delete(self, path: str, **headers: str) -> Answer:
+    def delete(self, path: str, **headers: Any) -> Answer:
         """DELETE."""
         return self.call("DELETE", path, **headers)
 
