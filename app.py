@@ -17,7 +17,7 @@ from api.bodies import StrictRequest
 from api.parts import Parts
 from api.settings import BadSetting, Settings, from_environment
 from db import cipher, keys
-from nlp import llm, offline, side_by_side
+from nlp import egress, llm, offline, side_by_side
 
 
 def create_app(settings: Settings | None = None) -> Flask:
@@ -31,9 +31,9 @@ def create_app(settings: Settings | None = None) -> Flask:
     app.url_map.merge_slashes = False
     database = db.Database(chosen.database_url, pool_size=chosen.db_pool_size)
     key_store = keys.KeyStore(cipher.Keyring.of(chosen.encryption_keys))
-    app.extensions["icmp"] = Parts(
-        chosen, database, key_store, _model(chosen), side_by_side.Threads(chosen.web_threads)
-    )
+    threads = side_by_side.Threads(chosen.web_threads)
+    api_calls = egress.Egress(chosen.api_call_allowed_hosts)
+    app.extensions["icmp"] = Parts(chosen, database, key_store, _model(chosen), threads, api_calls)
     app.extensions["auth"] = auth.Gate(database, key_store, chosen.icmp_api_key, chosen.allowed_origins)
     limits.register(app, database, chosen.rate_limit_messages_per_minute)
     api.register(app)

@@ -1,4 +1,4 @@
-"""Who is calling and what may they do: the master key, business keys and the cookie made from one."""
+"""Who is calling and what may they do: the master key, business keys and the cookie made from one, people by role."""
 
 from __future__ import annotations
 
@@ -15,14 +15,43 @@ from typing import Any, TypeVar, cast
 from flask import current_app, g, request
 
 import db
-from db import api_keys, cipher, keys, sessions
+from db import api_keys, cipher, keys, sessions, user_sessions
 
 COOKIE = "businessApiKey"
+USER_COOKIE = "icmpSession"
 COOKIE_HOURS = 12
 COOKIE_IDLE_MINUTES = 30
+# Each cookie stands for one kind of caller; a person's own login goes before a key.
+_COOKIES = {USER_COOKIE: "user", COOKIE: "business"}
 _ALPHABET = string.digits + string.ascii_letters
 _SAFE_METHODS = {"GET", "HEAD", "OPTIONS"}
 View = TypeVar("View", bound=Callable[..., Any])
+
+_OWNER = frozenset({"owner"})
+_ADMINS = _OWNER | {"admin"}
+_DESK = _ADMINS | {"operator"}
+_AUDIT = _ADMINS | {"viewer"}
+_STAFF = _DESK | {"viewer"}
+_NOBODY: frozenset[str] = frozenset()
+# Who may read and who may change, by the file of api/ that a route lives in. Keys are not asked: they may all of it.
+# A file that is not named here is closed to people.
+RIGHTS: dict[str, tuple[frozenset[str], frozenset[str]]] = {
+    "businesses": (_STAFF, _ADMINS),
+    "keys": (_OWNER, _OWNER),
+    "users": (_STAFF, _ADMINS),
+    "login": (_STAFF, _STAFF),  # a person's own
+    "agents": (_STAFF, _ADMINS),
+    "templates": (_AUDIT, _ADMINS),
+    "stages": (_STAFF, _ADMINS),
+    "stage_try": (_NOBODY, _ADMINS),
+    "messages": (_STAFF, _ADMINS),  # to post one is to speak as a customer
+    "conversations": (_STAFF, _DESK),
+    "ledger": (_STAFF, _NOBODY),
+    "events": (_AUDIT, _NOBODY),
+    "products": (_STAFF, _ADMINS),
+    "services": (_STAFF, _ADMINS),
+    "orders": (_STAFF, _DESK),
+}
 
 
 class Unauthorized(Exception):
@@ -39,17 +68,27 @@ class BusinessNotNamed(Exception):
 
 @dataclass(frozen=True)
 class Caller:
-    """Who sent the request: the master (business_id is None) or a business by one of its keys."""
+    """Who sent the request: the master (business_id is None), a business by one of its keys, or a user of a business
+    in a role."""
 
     kind: str
     business_id: str | None = None
     key_id: str | None = None
     session_key_id: str | None = None
+    user_id: str | None = None
+    user_session_id: str | None = None
+    role: str | None = None
+    is_stale: bool = False
 
     @property
     def is_master(self) -> bool:
         """True for the master key."""
         return self.kind == "master"
+
+    def may(self, room: str, *, change: bool) -> bool:
+        """Whether a role allows this; keys may everything of their own business."""
+        readers, changers = RIGHTS.get(room, (_NOBODY, _NOBODY))
+        return self.role is None or self.role in (changers if change else readers)
 
 
 @dataclass(frozen=True)
@@ -67,28 +106,35 @@ class Gate:
             return Caller("master")
         if not is_well_formed(token):
             raise Unauthorized
-        return self._by_hash(token)
-
-    def _by_hash(self, token: str) -> Caller:
         with self.database.transaction(None) as conn:
-            token_hash = hash_of(self.key_store.platform(conn).pepper, token)
-            if token.startswith("icmp_ses_"):
-                session = sessions.find(conn, token_hash, COOKIE_IDLE_MINUTES)
-                holder = session.holder if session else None
-            else:
-                session, holder = None, api_keys.find_holder(conn, token_hash)
-        if holder is None:
+            found = self._find(conn, token)
+        if found is None:
             raise Unauthorized
-        if holder.is_stale:
-            self._write_down_use(holder, session)
-        session_key_id = session.session_key_id if session else None
-        return Caller("business", holder.business_id, holder.key_id, session_key_id)
+        if found.is_stale:
+            self._write_down_use(found, found.business_id or "")
+        return found
 
-    def _write_down_use(self, holder: api_keys.Holder, session: sessions.Session | None) -> None:
-        with self.database.transaction(holder.business_id) as conn:
-            api_keys.touch(conn, holder.business_id, holder.key_id)
-            if session:
-                sessions.touch(conn, holder.business_id, session.session_key_id)
+    def _find(self, conn: db.Connection, token: str) -> Caller | None:
+        token_hash = hash_of(self.key_store.platform(conn).pepper, token)
+        if token.startswith("icmp_usr_"):
+            login = user_sessions.find(conn, token_hash, COOKIE_IDLE_MINUTES)
+            return Caller("user", **vars(login)) if login else None
+        if token.startswith("icmp_ses_"):
+            session = sessions.find(conn, token_hash, COOKIE_IDLE_MINUTES)
+            return (
+                Caller("business", session_key_id=session.session_key_id, **vars(session.holder)) if session else None
+            )
+        holder = api_keys.find_holder(conn, token_hash)
+        return Caller("business", **vars(holder)) if holder else None
+
+    def _write_down_use(self, known: Caller, business_id: str) -> None:
+        with self.database.transaction(business_id) as conn:
+            if known.key_id:
+                api_keys.touch(conn, business_id, known.key_id)
+            if known.session_key_id:
+                sessions.touch(conn, business_id, known.session_key_id)
+            if known.user_session_id:
+                user_sessions.touch(conn, business_id, known.user_session_id)
 
 
 def make_key(kind: str) -> str:
@@ -137,29 +183,46 @@ def require_api_key(view: View) -> View:
 
 
 def require_business_api_key(view: View) -> View:
-    """A business's key, or the master key naming the business; the view gets `business_id`."""
-
-    @functools.wraps(view)
-    def guarded(**arguments: Any) -> Any:
-        business_id = _resolve(_identify(), arguments.pop("business_id", None))
-        if business_id is None:
-            raise BusinessNotNamed("business_id: missing from path, query and body")
-        return view(business_id=business_id, **arguments)
-
-    cast(Any, guarded).access = "business"
-    return cast(View, guarded)
+    """A business's key, a person whose role allows it, or the master key naming the business; the view gets
+    `business_id`."""
+    return _guarded(view, "business")
 
 
 def allow_global(view: View) -> View:
     """Like require_business_api_key, but the master key without a business means the platform's own objects;
     the view then gets `business_id` None."""
+    return _guarded(view, "business or global")
+
+
+def _guarded(view: View, access: str) -> View:
+    room = getattr(view, "room", view.__module__.rpartition(".")[2])
 
     @functools.wraps(view)
     def guarded(**arguments: Any) -> Any:
-        return view(business_id=_resolve(_identify(), arguments.pop("business_id", None)), **arguments)
+        business_id = _resolve(_identify(), arguments.pop("business_id", None))
+        require_right(room)
+        if business_id is None and access == "business":
+            raise BusinessNotNamed("business_id: missing from path, query and body")
+        return view(business_id=business_id, **arguments)
 
-    cast(Any, guarded).access = "business or global"
+    cast(Any, guarded).access = access
     return cast(View, guarded)
+
+
+def for_room(room: str) -> Callable[[View], View]:
+    """Marks a view that needs the rights of another room than its file's; stands below the guard."""
+
+    def mark(view: View) -> View:
+        cast(Any, view).room = room
+        return view
+
+    return mark
+
+
+def require_right(room: str) -> None:
+    """Raises Forbidden unless the current caller's role allows this method in this room."""
+    if not caller().may(room, change=request.method not in _SAFE_METHODS):
+        raise Forbidden(f"the role {caller().role} does not allow this")
 
 
 def caller() -> Caller:
@@ -175,12 +238,23 @@ def _identify() -> Caller:
             raise Unauthorized("the Authorization header is not 'Bearer <key>'")
         g.caller = gate.recognise(token.strip())
         return caller()
-    cookie = request.cookies.get(COOKIE)
-    if not cookie or not cookie.startswith("icmp_"):
-        raise Unauthorized("no key was sent")
-    g.caller = gate.recognise(cookie)
+    g.caller = _holder_of_cookie(gate)
     g.rides_on_cookie = True
     return caller()
+
+
+def _holder_of_cookie(gate: Gate) -> Caller:
+    """The first cookie that is live counts: an ended login must not lock out a browser that also has a key."""
+    refused = Unauthorized("no key was sent")
+    for name, kind in _COOKIES.items():
+        try:
+            holder = gate.recognise(request.cookies[name]) if request.cookies.get(name) else None
+        except Unauthorized as error:
+            refused = error
+            continue
+        if holder is not None and holder.kind == kind:
+            return holder
+    raise refused
 
 
 def _resolve(known: Caller, in_path: str | None) -> str | None:
@@ -188,22 +262,23 @@ def _resolve(known: Caller, in_path: str | None) -> str | None:
     if g.get("rides_on_cookie"):
         refuse_foreign_origin()
     in_body = body.get("business_id") if isinstance(body, dict) else None
-    named = in_path or request.args.get("business_id") or in_body
+    places = (in_path, request.args.get("business_id"), in_body)
+    named = [place if _is_malformed(place) else str(uuid.UUID(place)) for place in places if isinstance(place, str)]
     if known.is_master:
-        return named if isinstance(named, str) else None
-    for place in (in_path, request.args.get("business_id"), in_body):
-        if _is_other(place, known.business_id):
-            raise Forbidden("business_id is not the key's own")
-    # A malformed id is the contract's to refuse: it names no business at all.
+        return next(iter(named), None)
+    if any(name != known.business_id and not _is_malformed(name) for name in named):
+        raise Forbidden("business_id is not the caller's own")
     g.business_id = known.business_id
-    return in_path or known.business_id
+    return known.business_id
 
 
-def _is_other(place: Any, own: str | None) -> bool:
+def _is_malformed(place: str) -> bool:
+    """A malformed id is the contract's to refuse: it names no business at all."""
     try:
-        return place is not None and str(uuid.UUID(place)) != own
-    except (ValueError, AttributeError, TypeError):
-        return False
+        uuid.UUID(place)
+    except ValueError:
+        return True
+    return False
 
 
 def _read_body() -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from flask import Blueprint, Flask
 
 from api import (
+    agents,
     businesses,
     conversations,
     errors,
@@ -12,16 +13,38 @@ from api import (
     headers,
     keys,
     ledger,
+    login,
     logs,
     messages,
     openapi,
+    orders,
     platform,
+    products,
     save_config,
+    services,
+    stage_try,
     stages,
     templates,
+    users,
 )
 
-RESOURCES = (businesses, keys, templates, stages, messages, conversations, ledger, events)
+RESOURCES = (
+    businesses,
+    keys,
+    users,
+    login,
+    agents,
+    templates,
+    stages,
+    stage_try,
+    messages,
+    conversations,
+    ledger,
+    events,
+    products,
+    services,
+    orders,
+)
 
 
 def register(app: Flask) -> None:

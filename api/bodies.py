@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
 from flask import Request
-from werkzeug.exceptions import UnsupportedMediaType
+from werkzeug.exceptions import HTTPException, RequestEntityTooLarge, UnsupportedMediaType
 
 from api.errors import InvalidRequest
 
@@ -25,7 +26,7 @@ class StrictRequest(Request):
     @property
     def max_content_length(self) -> int | None:
         """Bytes; larger bodies are a 413."""
-        return MAX_EVENT_BYTES if self.path == "/api/v1/events" else MAX_BYTES
+        return MAX_EVENT_BYTES if self.path.rstrip("/") == "/api/v1/events" else MAX_BYTES
 
     @max_content_length.setter
     def max_content_length(self, value: int | None) -> None:
@@ -37,8 +38,24 @@ class StrictRequest(Request):
         if not hasattr(self, "_strict_json"):
             if not self.is_json:
                 raise UnsupportedMediaType
-            self._strict_json = parse(self.get_data())
+            self._strict_json = parse(self._received())
         return self._strict_json
+
+    def _received(self) -> bytes:
+        try:
+            data = self.get_data()
+            # werkzeug cuts a chunked body off at the limit and says nothing.
+            if self.content_length is None and len(data) == self.max_content_length and self._goes_on():
+                raise RequestEntityTooLarge
+            return data
+        except HTTPException:
+            raise
+        # Each server has exceptions of its own for a body that breaks off, and nothing else can go wrong here.
+        except Exception as error:
+            raise InvalidRequest("the body breaks off or is not framed as HTTP wants it", "Send it whole") from error
+
+    def _goes_on(self) -> bool:
+        return bool(self.environ["wsgi.input"].read(1))
 
 
 def parse(raw: bytes) -> Any:
@@ -75,8 +92,7 @@ def check_text(text: str, place: str) -> None:
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
+        twice, _ = Counter(name for name, _ in pairs).most_common(1)[0]
         raise InvalidRequest(f"{twice[:100]!r} stands twice in one object", "Send each name once")
     return found
 
@@ -100,21 +116,17 @@ def _bounded(text: str) -> int:
 
 def _strings(value: Any) -> Iterator[str]:
     """Every string of a value, names included, level by level; raises InvalidRequest beyond MAX_DEPTH."""
-    level = [value]
-    for _ in range(MAX_DEPTH + 1):
+    level, depth = [value], 0
+    while level:
         inner: list[Any] = []
         for item in level:
             if isinstance(item, str):
                 yield item
-            elif isinstance(item, dict):
-                yield from item
-                inner += item.values()
-            elif isinstance(item, list):
-                inner += item
-        if not inner:
-            return
-        level = inner
-    raise _too_deep()
+            elif isinstance(item, dict | list):
+                if depth == MAX_DEPTH:
+                    raise _too_deep()
+                inner += [*item, *item.values()] if isinstance(item, dict) else item
+        level, depth = inner, depth + 1
 
 
 def _too_deep() -> InvalidRequest:

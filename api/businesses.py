@@ -78,7 +78,7 @@ def patch_business(business_id: str, body: dict[str, Any]) -> dict[str, Any]:
 @auth.require_api_key
 @contract.contract(status=204)
 def delete_business(business_id: str) -> None:
-    """Delete a business with everything it has; its data key goes too, so that backups become unreadable."""
+    """Delete a business with everything it has; without its data key nothing of it can be read any more."""
     with tenant(business_id) as conn:
         businesses.delete(conn, business_id)
     parts().key_store.forget(business_id)

@@ -86,8 +86,9 @@ def _make(master: Api) -> Demo:
     business = master.call("POST", "/api/v1/businesses", material["business"])
     business_id = business["business_id"]
     try:
-        for stage in material["stages"]:
-            master.call("POST", "/api/v1/stages", {"business_id": business_id, **stage})
+        for resource in ("stages", "products", "orders"):
+            for each in material[resource]:
+                master.call("POST", f"/api/v1/{resource}", {"business_id": business_id, **each})
     except Exception:
         # Half a demo would look like a finished one on the next run.
         master.call("DELETE", f"/api/v1/businesses/{business_id}")

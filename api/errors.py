@@ -11,7 +11,7 @@ from werkzeug.routing import RequestRedirect
 
 import auth
 import db
-from nlp.errors import BadSchema, BadTemplate, ModelUnavailable
+from nlp.errors import BadLookUp, BadSchema, BadTemplate, ModelUnavailable
 
 log = logging.getLogger(__name__)
 
@@ -33,6 +33,16 @@ class ConversationCompleted(Exception):
     """The conversation is completed"""
 
 
+class LoginRefused(Exception):
+    """The address or the password is wrong"""
+
+
+class TooManyPasswords(Exception):
+    """Too many passwords are being checked at once"""
+
+    retry_after_s = 1
+
+
 class Row(NamedTuple):
     """What a caller sees of an error; an empty `details` shows the exception's own text."""
 
@@ -46,9 +56,13 @@ class Row(NamedTuple):
 TABLE: dict[type[Exception], Row] = {
     InvalidRequest: Row(400, "INVALID_REQUEST", "The request is not valid", "Correct the request and send it again"),
     BadSchema: Row(400, "INVALID_REQUEST", "The output_schema cannot be used", "Correct the schema as described"),
+    BadLookUp: Row(400, "INVALID_REQUEST", "The data_retrieval cannot be used", "Correct the section as described"),
     BadTemplate: Row(400, "INVALID_REQUEST", "The template cannot be used", "Correct the text as described"),
     auth.BusinessNotNamed: Row(
         400, "INVALID_REQUEST", "The master key must name the business", "Send business_id in the query or the body"
+    ),
+    LoginRefused: Row(
+        401, "UNAUTHORIZED", "The address or the password is wrong", "Send the email and the password of a login"
     ),
     auth.Unauthorized: Row(
         401, "UNAUTHORIZED", "A valid key is needed", "Send 'Authorization: Bearer <key>' with a key that is live"
@@ -59,6 +73,9 @@ TABLE: dict[type[Exception], Row] = {
     db.Conflict: Row(409, "CONFLICT", "This conflicts with what is stored", "Read the object and try again"),
     ConversationCompleted: Row(
         409, "CONVERSATION_COMPLETED", "The conversation is completed", "Leave conversation_id out to start a new one"
+    ),
+    TooManyPasswords: Row(
+        503, "SERVER_ERROR", "Too many passwords are being checked at once", "Try again after Retry-After seconds"
     ),
     db.DatabaseUnavailable: Row(
         503, "DATABASE_UNAVAILABLE", "The database cannot be used at the moment", "Try again shortly", "Temporary fault"
@@ -95,20 +112,19 @@ def row_of(error: Exception) -> Row:
         return TIMED_OUT
     if isinstance(error, HTTPException):
         code = error.code or 500
-        unreadable = Row(
-            400, "INVALID_REQUEST", "The request cannot be read", "Send a well-formed request", "Unreadable"
-        )
-        return HTTP.get(code, FAULT if code >= 500 else unreadable)
+        return HTTP.get(code, FAULT if code >= 500 else UNREADABLE)
     return next((row for kind, row in TABLE.items() if isinstance(error, kind)), FAULT)
 
 
 def body(row: Row, error: Exception) -> dict[str, Any]:
     """The one shape of every error."""
+    # Only our own exception words itself: others have a `message` too, and it is not for callers.
+    own = error if isinstance(error, InvalidRequest) else InvalidRequest("")
     return {
         "error_code": row.error_code,
-        "message": getattr(error, "message", "") or row.message,
+        "message": own.message or row.message,
         "details": row.details or str(error) or row.message,
-        "remediation": getattr(error, "remediation", "") or row.remediation,
+        "remediation": own.remediation or row.remediation,
         "request_id": g.get("request_id", ""),
     }
 

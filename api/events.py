@@ -25,7 +25,7 @@ _FILTERS: dict[str, dict[str, Any]] = {
 
 @routes.post("/events")
 @auth.public
-@contract.contract(takes="event_batch", status=201, limit="events")
+@contract.contract(takes="event_batch", gives="event_batch", status=201, limit="events")
 def post_events(body: Any) -> Any:
     """Store one event or an array of them; an event_id that is known already is accepted and left as it was."""
     batch = body if isinstance(body, list) else [body]
@@ -38,7 +38,7 @@ def post_events(body: Any) -> Any:
         _check_businesses(batch, known, is_array=isinstance(body, list))
         # Sorted, so that two batches cannot wait for each other's rows.
         for business_id in sorted(by_business):
-            rows = sorted(by_business[business_id], key=lambda event: str(event["event_id"]))
+            rows = sorted(by_business[business_id], key=lambda event: uuid.UUID(event["event_id"]))
             events.insert_many(conn, business_id, rows)
     return body
 

@@ -34,9 +34,10 @@ def parameter(name: str, schema: dict[str, Any], text: str) -> Any:
         value = int(text) if text.isascii() and text.lstrip("-").isdigit() and len(text) < 20 else text
     elif schema["type"] == "boolean":
         value = {"true": True, "false": False}.get(text, text)
-    fault = first(Draft202012Validator(schema, format_checker=schemas.FORMATS), value)
+    named = Draft202012Validator({"properties": {name: schema}}, format_checker=schemas.FORMATS)
+    fault = first(named, {name: value})
     if fault is not None:
-        raise InvalidRequest(f"{name}: {fault}", fault.remediation, fault.message)
+        raise fault
     return value
 
 

@@ -1,14 +1,18 @@
-"""Headers of every response: CORS for the origins that are allowed, and what keeps browsers careful."""
+"""Headers: what proxies tell of the caller, CORS for the origins that are allowed, what keeps browsers careful."""
 
 from __future__ import annotations
 
 from flask import Flask, Response, request
 
-from api.parts import parts
+from api import proxies
+from api.parts import Parts, parts
 
 _METHODS = "GET, POST, PUT, PATCH, DELETE"
 _HEADERS = "Authorization, Content-Type, Idempotency-Key, X-Request-ID"
-_EXPOSED = "Link, Location, Retry-After, X-Request-ID, Idempotent-Replayed"
+_EXPOSED = (
+    "Idempotent-Replayed, Link, Location, RateLimit-Limit, RateLimit-Remaining, RateLimit-Reset, Retry-After, "
+    "X-Request-ID"
+)
 _CAREFUL = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
@@ -22,7 +26,10 @@ _DOCS_POLICY = (
 
 
 def register(app: Flask) -> None:
-    """Add the headers after each request."""
+    """Read the proxies' headers before each request, add ours after it."""
+    wired: Parts = app.extensions["icmp"]
+    trusted = proxies.TrustedProxies(app.wsgi_app, wired.settings.trusted_proxies)
+    app.wsgi_app = trusted  # type: ignore[method-assign]
 
     @app.after_request
     def add(response: Response) -> Response:

@@ -17,7 +17,8 @@ from pathlib import Path
 import db
 from api import demo, env_file, serving, settings
 from api.settings import BadSetting, Settings
-from db import embedded, migrate, ownership
+from db import embedded, keys, migrate, ownership
+from db.cipher import Keyring, Undecryptable
 
 PROJECT = Path(__file__).resolve().parent.parent
 READY_SECONDS = 60
@@ -224,11 +225,13 @@ def _migrate(chosen: Settings, environment: Mapping[str, str]) -> None:
 
 
 def _check_database(chosen: Settings, environment: Mapping[str, str]) -> None:
-    """The app's own login may differ from the one that migrates."""
+    """The app's own login may differ from the one that migrates; and the key must be the one of the data."""
     database = db.Database(chosen.database_url, pool_size=1)
     try:
-        with database.transaction(None):
-            pass
+        with database.transaction(None) as conn:
+            keys.KeyStore(Keyring.of(chosen.encryption_keys)).platform(conn)
+    except Undecryptable as problem:
+        raise StartFailed(f"ENCRYPTION_KEY does not fit the data ({problem}); put the former one back") from problem
     except Exception as problem:  # as above
         raise StartFailed(f"{_variable(environment)}: no connection: {_reason(problem)}") from problem
     finally:

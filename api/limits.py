@@ -15,6 +15,7 @@ from limits.storage import Storage
 from limits.strategies import STRATEGIES, RateLimiter
 
 import db
+from api.parts import parts
 from db import businesses, rate_buckets
 
 log = logging.getLogger(__name__)
@@ -22,6 +23,8 @@ log = logging.getLogger(__name__)
 # Bucket sizes with the time in which an empty one fills: at most that many at once, and that rate for ever.
 DEFAULT = "1000 per 10 second"
 EVENTS = "500 per 5 second"
+# What must not pass unlimited while the buckets cannot be reached: passwords would be free to guess.
+_FAILS_CLOSED = {"login"}
 _NO_COUNTERS = "buckets have no counters and no windows"
 
 
@@ -109,6 +112,7 @@ def register(app: Flask, database: db.Database, messages_per_minute: int) -> Non
 
     app.extensions["limits"] = {
         "messages": limiter.shared_limit(rule, scope="messages", key_func=_key)(_passed),
+        "login": limiter.shared_limit(_login_rule, scope="login", key_func=_address)(_passed_login),
         "events": limiter.shared_limit(EVENTS, scope="events", key_func=_address)(_passed_events),
         "default": limiter.shared_limit(DEFAULT, scope="default", key_func=_key)(_passed_default),
     }
@@ -116,16 +120,23 @@ def register(app: Flask, database: db.Database, messages_per_minute: int) -> Non
 
 
 def spend(name: str) -> None:
-    """Take a token from the current caller's bucket; raises RateLimitExceeded, an HTTP 429."""
+    """Take a token from the current caller's bucket; raises RateLimitExceeded, an HTTP 429, and for a login
+    DatabaseUnavailable."""
     spend_one: Callable[[], None] = current_app.extensions["limits"][name]
     try:
         spend_one()
     except db.DatabaseUnavailable:
+        if name in _FAILS_CLOSED:
+            raise
         log.warning("rate limits are off: the buckets cannot be reached")
 
 
 def _passed() -> None:
     """Runs when the messages bucket had a token."""
+
+
+def _passed_login() -> None:
+    """Runs when the login bucket had a token."""
 
 
 def _passed_events() -> None:
@@ -134,6 +145,13 @@ def _passed_events() -> None:
 
 def _passed_default() -> None:
     """Runs when the default bucket had a token."""
+
+
+def _login_rule() -> str:
+    """The size of the bucket with the time in which it fills."""
+    settings = parts().settings
+    burst, per_minute = settings.rate_limit_login_burst, settings.rate_limit_login_per_minute
+    return f"{burst} per {math.ceil(60 * burst / per_minute)} second"
 
 
 def _own_limit(database: db.Database) -> int | None:
@@ -150,7 +168,7 @@ def _key() -> str:
     caller = g.get("caller")
     if caller is None:
         return _address()
-    return caller.key_id or f"master {g.get('business_id', '')}"
+    return caller.key_id or caller.user_id or f"master {g.get('business_id', '')}"
 
 
 def _address() -> str:

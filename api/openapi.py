@@ -29,16 +29,17 @@ _SECURITY: dict[str, list[dict[str, list[str]]]] = {
     "business or global": [{"businessKey": []}, {"businessCookie": []}, {"masterKey": []}],
 }
 _ERRORS = {
-    400: "Not valid",
-    401: "No valid key",
-    403: "Not allowed",
-    404: "No such object",
-    409: "Conflicts with what is stored",
-    413: "Too large",
-    415: "Not JSON",
-    429: "Too many requests",
-    503: "Temporarily unavailable",
-    504: "The model did not answer in time",
+    "400": "Not valid",
+    "401": "No valid key",
+    "403": "Not allowed",
+    "404": "No such object",
+    "409": "Conflicts with what is stored",
+    "413": "Too large",
+    "415": "Not JSON",
+    "429": "Too many requests",
+    "503": "Temporarily unavailable",
+    "504": "The model did not answer in time",
+    "default": "Any other error",
 }
 _LINK = {"description": "The next page, if there may be one: <address>; rel=next", "schema": {"type": "string"}}
 
@@ -76,6 +77,7 @@ def document(app: Flask) -> dict[str, Any]:
         "paths": _paths(app),
         "components": {
             "schemas": {name: _component(schemas.document(name)) for name in schemas.names()},
+            "responses": {status: _error(words) for status, words in _ERRORS.items()},
             "securitySchemes": {
                 "masterKey": {"type": "http", "scheme": "bearer", "description": "ICMP_API_KEY"},
                 "businessKey": {"type": "http", "scheme": "bearer", "description": "A key of the business"},
@@ -136,14 +138,17 @@ def _responses(rule: Rule, promised: Contract, access: str) -> dict[str, Any]:
     statuses |= {413, 415} if promised.takes else set()
     statuses |= {429} if promised.limit else set()
     statuses |= {409} if promised.takes or promised.status == 204 else set()
-    error = {"application/json": {"schema": _ref("error")}}
-    responses: dict[str, Any] = {str(status): {"description": _ERRORS[status], "content": error} for status in statuses}
+    errors = [*map(str, sorted(statuses)), "default"]
+    responses: dict[str, Any] = {status: {"$ref": f"#/components/responses/{status}"} for status in errors}
     for status in (promised.status, *(status for status in promised.other_statuses if status < 400)):
         responses[str(status)] = _success(promised, status)
     if promised.gives == "health" and "503" in responses:
         responses["503"] = _success(promised, 503)
-    responses["default"] = {"description": "Any other error", "content": error}
     return dict(sorted(responses.items()))
+
+
+def _error(words: str) -> dict[str, Any]:
+    return {"description": words, "content": {"application/json": {"schema": _ref("error")}}}
 
 
 def _success(promised: Contract, status: int) -> dict[str, Any]:

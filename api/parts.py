@@ -14,6 +14,7 @@ import db
 from api.settings import Settings
 from db import businesses, keys
 from db.cipher import Cipher
+from nlp.egress import Egress
 from nlp.llm import Model
 from nlp.side_by_side import Threads
 
@@ -27,6 +28,7 @@ class Parts:
     key_store: keys.KeyStore
     model: Model
     threads: Threads
+    egress: Egress
 
 
 def parts() -> Parts:

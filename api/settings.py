@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import base64
-import binascii
 from collections.abc import Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
-from urllib.parse import quote, urlsplit
+from urllib.parse import SplitResult, quote, urlsplit
+
+from nlp import addresses
 
 Network = IPv4Network | IPv6Network
 OFFLINE_MODEL = "icmp-offline"
 DEFAULT_MODEL = "gpt-5.4-mini"
+_PORTS = {"http": 80, "https": 443}
 
 
 class BadSetting(Exception):
@@ -34,8 +36,11 @@ class Settings:
     turn_timeout_s: float
     history_tokens: int
     rate_limit_messages_per_minute: int
+    rate_limit_login_burst: int
+    rate_limit_login_per_minute: int
     session_timeout_minutes: int
     allowed_origins: frozenset[str]
+    api_call_allowed_hosts: frozenset[str]
     trusted_proxies: tuple[Network, ...]
     log_level: str
     log_stdout: bool
@@ -62,7 +67,7 @@ def from_environment(env: Mapping[str, str]) -> Settings:
         icmp_api_key=_master_key(reader),
         encryption_keys=_encryption_keys(reader),
         database_url=database_url,
-        migration_database_url=reader.text("MIGRATION_DATABASE_URL") or database_url,
+        migration_database_url=reader.database_url("MIGRATION_DATABASE_URL") or database_url,
         openai_api_key=openai_api_key,
         openai_base_url=openai_base_url,
         openai_model=OFFLINE_MODEL if offline else (reader.text("OPENAI_MODEL") or DEFAULT_MODEL),
@@ -70,8 +75,11 @@ def from_environment(env: Mapping[str, str]) -> Settings:
         turn_timeout_s=reader.number("TURN_TIMEOUT_S", 45, low=0.1, high=900),
         history_tokens=reader.whole("HISTORY_TOKENS", 3000, low=0, high=200_000),
         rate_limit_messages_per_minute=reader.whole("RATE_LIMIT_MESSAGES_PER_MINUTE", 30, low=1, high=1_000_000),
+        rate_limit_login_burst=reader.whole("RATE_LIMIT_LOGIN_BURST", 10, low=1, high=1_000_000),
+        rate_limit_login_per_minute=reader.whole("RATE_LIMIT_LOGIN_PER_MINUTE", 1, low=1, high=1_000_000),
         session_timeout_minutes=reader.whole("SESSION_TIMEOUT_MINUTES", 30, low=1, high=525_600),
         allowed_origins=_origins(reader),
+        api_call_allowed_hosts=_hosts(reader),
         trusted_proxies=_networks(reader),
         log_level=reader.choice("LOG_LEVEL", "INFO", {"DEBUG", "INFO", "WARNING", "ERROR"}),
         log_stdout=reader.choice("LOG_STDOUT", "0", {"0", "1"}) == "1",
@@ -117,9 +125,28 @@ class _Reader:
 
     def url(self, name: str) -> str | None:
         value = self.text(name)
-        if value is not None and (urlsplit(value).scheme not in {"http", "https"} or not urlsplit(value).hostname):
-            raise BadSetting(f"{name} is not an http(s) address: {value!r}")
+        if value is not None and _web_address(value) is None:
+            raise BadSetting(f"{name} is not an address of the form http(s)://host[:port][/path]")
         return value
+
+    def database_url(self, name: str) -> str | None:
+        value = self.text(name)
+        if value is not None and not value.startswith(("postgresql://", "postgres://")):
+            raise BadSetting(f"{name} does not start with postgresql://")
+        return value
+
+    def parts(self, name: str) -> list[str]:
+        return [part.strip() for part in self._env.get(name, "").split(",") if part.strip()]
+
+
+def _web_address(url: str) -> SplitResult | None:
+    """The parts of an http(s) address; None when it is none."""
+    try:
+        parts = urlsplit(url)
+        has_port = parts.port is not None or not parts.netloc.endswith(":")
+    except ValueError:
+        return None
+    return parts if parts.scheme in _PORTS and parts.hostname and has_port else None
 
 
 def _master_key(reader: _Reader) -> str:
@@ -128,6 +155,8 @@ def _master_key(reader: _Reader) -> str:
         raise BadSetting("ICMP_API_KEY is missing: set the master key (32 characters or more)")
     if len(key) < 32:
         raise BadSetting(f"ICMP_API_KEY is too short: {len(key)} characters, at least 32 are needed")
+    if not key.isascii() or not key.isprintable() or " " in key:
+        raise BadSetting("ICMP_API_KEY must be printable ASCII without blanks: it travels in a header")
     return key
 
 
@@ -140,7 +169,7 @@ def _encryption_keys(reader: _Reader) -> tuple[tuple[str, bytes], ...]:
         key_id, _, encoded = part.strip().partition(":")
         try:
             key = base64.b64decode(encoded, validate=True)
-        except binascii.Error:
+        except ValueError:
             key = b""
         if not key_id or len(key_id) > 64 or len(key) != 32:
             raise BadSetting("ENCRYPTION_KEY is not id:base64[,id:base64…] with 32 bytes a key")
@@ -151,10 +180,8 @@ def _encryption_keys(reader: _Reader) -> tuple[tuple[str, bytes], ...]:
 
 
 def _database_url(reader: _Reader) -> str:
-    url = reader.text("DATABASE_URL")
+    url = reader.database_url("DATABASE_URL")
     if url is not None:
-        if urlsplit(url).scheme not in {"postgresql", "postgres"}:
-            raise BadSetting("DATABASE_URL does not start with postgresql://")
         return url
     host = reader.text("DB_HOST")
     if host is None:
@@ -162,23 +189,36 @@ def _database_url(reader: _Reader) -> str:
     port = reader.whole("DB_PORT", 5432, low=1, high=65_535)
     user, password = quote(reader.text("DB_USER") or "postgres", safe=""), reader.text("DB_PASSWORD")
     login = user if password is None else f"{user}:{quote(password, safe='')}"
-    return f"postgresql://{login}@{host}:{port}/{quote(reader.text('DB_NAME') or 'icmp', safe='')}"
+    # Quoted, a socket's folder and an IPv6 address are hosts like any other.
+    return f"postgresql://{login}@{quote(host, safe='')}:{port}/{quote(reader.text('DB_NAME') or 'icmp', safe='')}"
 
 
 def _origins(reader: _Reader) -> frozenset[str]:
-    origins = [part.strip().rstrip("/") for part in (reader.text("ALLOWED_ORIGINS") or "").split(",") if part.strip()]
+    """As browsers write them: in lower case, without the scheme's own port."""
+    origins = [part.rstrip("/").lower() for part in reader.parts("ALLOWED_ORIGINS")]
     for origin in origins:
-        parts = urlsplit(origin)
-        if parts.scheme not in {"http", "https"} or not parts.hostname or parts.path or parts.query:
-            raise BadSetting(f"ALLOWED_ORIGINS holds {origin!r}; an origin is scheme://host[:port]")
+        parts = _web_address(origin)
+        if parts is None or origin != f"{parts.scheme}://{parts.netloc}" or "@" in origin:
+            raise BadSetting(f"ALLOWED_ORIGINS holds {origin!r}; an origin is http(s)://host[:port]")
+        if parts.port == _PORTS[parts.scheme]:
+            raise BadSetting(f"ALLOWED_ORIGINS holds {origin!r}; browsers leave out the port {parts.port} there")
     return frozenset(origins)
+
+
+def _hosts(reader: _Reader) -> frozenset[str]:
+    """The hosts that stages may call although they are private, or without TLS."""
+    hosts = [part.lower() for part in reader.parts("API_CALL_ALLOWED_HOSTS")]
+    for host in hosts:
+        try:
+            addresses.authority(host)
+        except addresses.BadAddress:
+            raise BadSetting(f"API_CALL_ALLOWED_HOSTS holds {host!r}; write host or host:port") from None
+    return frozenset(hosts)
 
 
 def _networks(reader: _Reader) -> tuple[Network, ...]:
     """The proxies whose X-Forwarded-For is believed: addresses or CIDR ranges, comma separated."""
     try:
-        return tuple(
-            ip_network(part.strip()) for part in (reader.text("TRUSTED_PROXIES") or "").split(",") if part.strip()
-        )
+        return tuple(ip_network(part) for part in reader.parts("TRUSTED_PROXIES"))
     except ValueError as problem:
         raise BadSetting(f"TRUSTED_PROXIES is not a list of addresses or networks: {problem}") from None

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from api.errors import InvalidRequest
+from api.parts import parts
 from db.templates import Template
-from nlp import fields
+from nlp import data_retrieval, fields
 from nlp import templates as texts
 from nlp.errors import BadTemplate
 
@@ -41,10 +42,12 @@ def template_id_of(stage_id: str, kind: str) -> str:
     return f"stage.{stage_id}.{kind}"
 
 
-def flat_section(kind: str, stage_id: str) -> dict[str, Any]:
-    """The section of a prompt text of the flat form."""
-    section = completed(kind, {"prompt": {"template_id": template_id_of(stage_id, kind)}})
-    return section | {"output_schema": KEY_INFORMATION} if kind == "data_extraction" else section
+def flat_section(kind: str, stage_id: str, old: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """The section of a prompt text of the flat form; of an `old` section it replaces the prompt and nothing else."""
+    section = completed(kind, {**(old or {}), "prompt": {"template_id": template_id_of(stage_id, kind)}})
+    if kind == "data_extraction" and not section["output_schema"].get("properties"):
+        section["output_schema"] = KEY_INFORMATION
+    return section
 
 
 def completed(name: str, section: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -62,7 +65,7 @@ def completed(name: str, section: Mapping[str, Any] | None) -> dict[str, Any]:
 
 
 def check(sections: Mapping[str, Any], templates: Mapping[str, Template]) -> None:
-    """Raises InvalidRequest, BadSchema or BadTemplate for what could not run: here, and not in a conversation."""
+    """Raises InvalidRequest, BadSchema, BadTemplate or BadLookUp for what could not run: now, not in a conversation."""
     for kind in KINDS:
         if kind in sections:
             _check_prompt(kind, sections[kind], templates)
@@ -72,6 +75,7 @@ def check(sections: Mapping[str, Any], templates: Mapping[str, Template]) -> Non
         _check_own_texts(sections["response_generation"])
     if "data_retrieval" in sections:
         _check_values(sections["data_retrieval"]["config"], "data_retrieval.config")
+        data_retrieval.check(sections["data_retrieval"], parts().settings.api_call_allowed_hosts)
 
 
 def _check_prompt(kind: str, section: Mapping[str, Any], templates: Mapping[str, Template]) -> None:
@@ -85,8 +89,8 @@ def _check_prompt(kind: str, section: Mapping[str, Any], templates: Mapping[str,
             f"Name a template of kind {kind}, or create it with POST /api/v1/templates",
         )
     known = {*texts.NAMES, *section["context_data_fields"]}
-    wanted = {**dict.fromkeys(prompt["input_variables"]), **dict.fromkeys(texts.names_used(template.text))}
-    lacking = [name for name in wanted if name not in known]
+    wanted = (*prompt["input_variables"], *template.input_variables, *texts.names_used(template.text))
+    lacking = [name for name in dict.fromkeys(wanted) if name not in known]
     if lacking:
         raise InvalidRequest(
             f"{kind}.prompt: unknown name {', '.join(lacking)} for the template {template.template_id}",

@@ -64,9 +64,9 @@ def patch_stage(business_id: str, stage_id: str, body: dict[str, Any]) -> stages
     """Replace the named fields of a stage."""
     flat = stage_forms.flat_texts(body, is_new=False)
     given = {name: stage_forms.completed(name, body[name]) for name in stage_forms.SECTIONS if name in body}
-    sections = given | {kind: stage_forms.flat_section(kind, stage_id) for kind in flat}
     with tenant(business_id) as conn:
-        stages.get(conn, business_id, stage_id)
+        old = stages.get(conn, business_id, stage_id)
+        sections = given | {kind: stage_forms.flat_section(kind, stage_id, getattr(old, kind)) for kind in flat}
         secret = _prepare(conn, business_id, stage_id, flat, _plain(body) | sections)
         stages.update(conn, business_id, stage_id, _plain(body) | sections | secret)
         return stages.get(conn, business_id, stage_id)

@@ -32,6 +32,8 @@ def post_template(business_id: str | None, body: dict[str, Any]) -> Reply:
         "input_variables": checked_variables(body["text"], body.get("input_variables")),
     }
     with _scope(business_id) as conn:
+        # It may take the place of a global one that stages use already.
+        _check_stages(conn, business_id, fields)
         template = templates.insert(conn, business_id, fields)
     return Reply(template, headers={"Location": f"/api/v1/templates/{template.template_id}"})
 
@@ -73,10 +75,11 @@ def patch_template(business_id: str | None, template_id: str, body: dict[str, An
             "kind": old.kind,
             "version": old.version + 1,
             "text": text,
-            "input_variables": checked_variables(text, body.get("input_variables", _declared(old))),
+            "input_variables": _changed_variables(text, body.get("input_variables"), old),
         }
-        if business_id is not None:
-            _check_stages(conn, business_id, template_id, fields["input_variables"])
+        if business_id is None:
+            _check_all_stages(conn, old, fields["input_variables"])
+        _check_stages(conn, business_id, fields)
         return templates.insert(conn, business_id, fields)
 
 
@@ -84,7 +87,7 @@ def patch_template(business_id: str | None, template_id: str, body: dict[str, An
 @auth.allow_global
 @contract.contract(status=204)
 def delete_template(business_id: str | None, template_id: str) -> None:
-    """Delete a template with all its versions, unless a stage uses it."""
+    """Delete a template with all its versions, unless a stage needs it: a global one of the same name takes over."""
     with _scope(business_id) as conn:
         _own(conn, business_id, template_id)
         _check_unused(conn, business_id, template_id)
@@ -99,8 +102,9 @@ def _check_unused(conn: db.Connection, business_id: str | None, template_id: str
         if uses:
             raise db.Conflict(f"{template_id} is used by {uses} stages")
         return
+    heir = templates.find(conn, None, template_id)
     users = templates.users_of(conn, business_id, template_id)
-    if users:
+    if users and (heir is None or _misfit(conn, business_id, vars(heir)) is not None):
         raise db.Conflict(f"{template_id} is used by the stages {', '.join(users)}")
 
 
@@ -110,9 +114,13 @@ def checked_variables(text: str, declared: list[str] | None) -> list[str]:
     return texts.names_used(text) if declared is None else declared
 
 
-def _declared(template: templates.Template) -> list[str]:
-    """The template's own names; the platform's are found in the text again."""
-    return [name for name in template.input_variables if name not in texts.NAMES]
+def _changed_variables(text: str, declared: list[str] | None, old: templates.Template) -> list[str]:
+    """Without a new declaration the old one stands, and the platform's names are found in the text again."""
+    if declared is not None:
+        return checked_variables(text, declared)
+    kept = _own_names(old.input_variables)
+    checked_variables(text, kept)
+    return list(dict.fromkeys((*texts.names_used(text), *kept)))
 
 
 def _own(conn: db.Connection, business_id: str | None, template_id: str) -> templates.Template:
@@ -124,16 +132,37 @@ def _own(conn: db.Connection, business_id: str | None, template_id: str) -> temp
     return found
 
 
-def _check_stages(conn: db.Connection, business_id: str, template_id: str, variables: list[str]) -> None:
-    """Every stage that uses the template must define the names that it needs."""
-    wanted = {name for name in variables if name not in texts.NAMES}
-    for stage_name, defined in templates.context_of(conn, business_id, template_id):
-        lacking = sorted(wanted - set(defined))
+def _check_stages(conn: db.Connection, business_id: str | None, fields: dict[str, Any]) -> None:
+    """Every stage that names the template must be able to use it as it will be."""
+    fault = _misfit(conn, business_id, fields) if business_id is not None else None
+    if fault is not None:
+        raise InvalidRequest(fault, "Change the stage first, or choose another template_id")
+
+
+def _misfit(conn: db.Connection, business_id: str, fields: dict[str, Any]) -> str | None:
+    wanted = _own_names(fields["input_variables"])
+    for use in templates.uses_of(conn, business_id, fields["template_id"]):
+        if use.kind != fields["kind"]:
+            return f"kind: the stage {use.stage_name} uses it for {use.kind}"
+        lacking = [name for name in wanted if name not in use.defined]
         if lacking:
-            raise InvalidRequest(
-                f"input_variables: the stage {stage_name} does not define {', '.join(lacking)}",
-                "Add the names to the stage's context_data_fields first",
-            )
+            return f"input_variables: the stage {use.stage_name} does not define {', '.join(lacking)}"
+    return None
+
+
+def _check_all_stages(conn: db.Connection, old: templates.Template, variables: list[str]) -> None:
+    """The stages of all businesses cannot be read from here: a global template in use takes no further names."""
+    added = [name for name in _own_names(variables) if name not in old.input_variables]
+    if added and templates.count_uses(conn, old.template_id):
+        raise InvalidRequest(
+            f"input_variables: stages use this template without {', '.join(added)}",
+            "Save the text under a new template_id",
+        )
+
+
+def _own_names(variables: list[str]) -> list[str]:
+    """Without the platform's names, which every stage has."""
+    return [name for name in variables if name not in texts.NAMES]
 
 
 def _scope(business_id: str | None) -> Any:

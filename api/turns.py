@@ -12,6 +12,7 @@ from typing import Any
 import db
 from api.contract import shown
 from api.errors import ConversationCompleted, NoStages, row_of
+from api.lookups import Looker
 from api.parts import Parts
 from db import agents, businesses, conversations, messages, stages, templates, turns, users
 from db.cipher import Cipher
@@ -50,7 +51,7 @@ def accept(conn: db.Connection, parts: Parts, business_id: str, body: Mapping[st
         message = _store(conn, key, conversation, None, "user", body["message"], body.get("metadata"))
         conversations.update(conn, business_id, key, conversation.conversation_id, {})
         return Accepted(conversation, message, None, started)
-    history = messages.list_page(conn, business_id, key, conversation.conversation_id, Page(HISTORY_MESSAGES))
+    history = _history(conn, key, conversation, parts.settings.history_tokens)
     turn_id = str(uuid.uuid4())
     turns.insert(conn, business_id, turn_id, conversation.conversation_id)
     message = _store(conn, key, conversation, turn_id, "user", body["message"], body.get("metadata"))
@@ -61,10 +62,7 @@ def accept(conn: db.Connection, parts: Parts, business_id: str, body: Mapping[st
         stages=tuple(known_stages),
         templates=templates.latest(conn, business_id),
         user={"user_id": user_id, **(user or {})},
-        history=window(
-            [Utterance(each.sender_type, each.message_content) for each in reversed(history)],
-            parts.settings.history_tokens,
-        ),
+        history=history,
         message=body["message"],
         metadata=body.get("metadata", {}),
         now=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -77,14 +75,22 @@ def accept(conn: db.Connection, parts: Parts, business_id: str, body: Mapping[st
     return Accepted(conversation, message, turn, started)
 
 
+def _history(conn: db.Connection, key: Cipher, conversation: Conversation, tokens: int) -> tuple[Utterance, ...]:
+    """What was said before, oldest first."""
+    page = Page(HISTORY_MESSAGES)
+    newest = messages.list_page(conn, conversation.business_id, key, conversation.conversation_id, page)
+    return window([Utterance(each.sender_type, each.message_content) for each in reversed(newest)], tokens)
+
+
 def answer(parts: Parts, accepted: Accepted) -> tuple[dict[str, Any], int]:
     """Think and save; the body and status of the reply. Whatever happens the turn is closed with its ledger.
     Raises ModelUnavailable."""
     if accepted.turn is None:
         return _body(accepted, None, None), 202
     turn = accepted.turn
+    look_up = Looker(parts, turn.business.business_id, turn.user["user_id"], accepted.message.turn_id or "")
     try:
-        for thought in pipeline.run(accepted.turn, parts.model.ask, parts.threads):
+        for thought in pipeline.run(turn, parts.model.ask, parts.threads, look_up):
             turn = thought
         return _save(parts, accepted, turn)
     except Exception as error:

@@ -32,7 +32,7 @@ Parameters = Mapping[str, Any] | Sequence[Any]
 _BEGIN = """
     SELECT set_config('role', 'icmp_app', true), set_config('icmp.business_id', %s, true),
            set_config('statement_timeout', '10000', true), set_config('lock_timeout', '5000', true),
-           set_config('idle_in_transaction_session_timeout', '15000', true)
+           set_config('idle_in_transaction_session_timeout', '15000', true), set_config('TimeZone', 'UTC', true)
 """
 
 
@@ -56,7 +56,7 @@ class Database:
                 raise DatabaseUnavailable("no free connection") from error
             broken = True
             try:
-                execute(connection, _BEGIN, [business_id or ""])
+                _begin(connection, business_id)
                 yield connection
                 connection.commit()
                 broken = False
@@ -74,6 +74,14 @@ class Database:
         return psycopg2.connect(
             self._url, connect_timeout=5, application_name="icmp", keepalives_idle=10, tcp_user_timeout=10_000
         )
+
+
+def _begin(connection: Connection, business_id: str | None) -> None:
+    try:
+        execute(connection, _BEGIN, [business_id or ""])
+    except psycopg2.ProgrammingError as error:
+        # The login may not become icmp_app; later on the same error would be a breach of row-level security.
+        raise DatabaseUnavailable("the login is no member of icmp_app") from error
 
 
 def _rolled_back(connection: Connection) -> bool:

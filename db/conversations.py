@@ -123,11 +123,6 @@ _SETTERS = {
     name: f"(SELECT {name} FROM {table} WHERE business_id = %(business_id)s AND {name} = %({name})s)"
     for name, table in (("stage_id", "stages"), ("agent_id", "agents"))
 }
-# A stage or agent deleted meanwhile becomes null, as it does for conversations that stand in it.
-_SETTERS = {
-    name: f"(SELECT {name} FROM {table} WHERE business_id = %(business_id)s AND {name} = %({name})s)"
-    for name, table in (("stage_id", "stages"), ("agent_id", "agents"))
-}
 FILTERS = {
     "user_id": "user_id = %(user_id)s",
     "session_id": "session_id = %(session_id)s",

@@ -29,6 +29,9 @@ CONFLICTS = {
     "templates_version_key": "template_id exists already, or was changed by somebody else at the same time",
     "global_templates_version_key": "template_id exists already, or was changed by somebody else at the same time",
     "conversations_one_open": "the session has another open conversation",
+    "products_sku_key": "sku is taken by another product of this business",
+    "services_sku_key": "sku is taken by another service of this business",
+    "orders_order_number_key": "order_number is taken by another order of this business",
 }
 
 
@@ -42,6 +45,8 @@ def translated() -> Iterator[None]:
         if text is None:
             raise
         raise Conflict(text) from error
+    except errors.ForeignKeyViolation as error:
+        raise Conflict("something that this refers to was deleted at the same time") from error
     except (
         psycopg2.OperationalError,
         psycopg2.InterfaceError,

@@ -30,6 +30,8 @@ def available() -> list[Migration]:
         if match is None:
             raise ValueError(f"{path.name} is not named like 0001_what_it_does.sql")
         found.append(Migration(int(match[1]), match[2], path.read_text(encoding="utf-8")))
+    if len({migration.version for migration in found}) < len(found):
+        raise ValueError("two migrations have the same number: the second would never run")
     return found
 
 

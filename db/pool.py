@@ -57,6 +57,7 @@ class Pool:
     def close(self) -> None:
         """Close the idle connections; for tests and orderly exits."""
         with self._lock:
+            self._leave_inherited()
             for slot in self._slots:
                 if slot is not None:
                     slot.close()
@@ -64,10 +65,7 @@ class Pool:
 
     def _take(self, timeout_seconds: float) -> Any:
         with self._lock:
-            if self._pid != os.getpid():
-                # Closing a connection inherited over fork would end the parent's session: keep it, never use it.
-                self._abandoned.extend(self._slots)
-                self._reset()
+            self._leave_inherited()
             if self._slots and not self._waiters:
                 return self._slots.pop()
             waiter = _Waiter()
@@ -78,6 +76,12 @@ class Pool:
                 self._waiters.remove(waiter)
                 raise PoolExhausted
         return waiter.slot
+
+    def _leave_inherited(self) -> None:
+        if self._pid != os.getpid():
+            # Closing a connection inherited over fork would end the parent's session: keep it, never use it.
+            self._abandoned.extend(self._slots)
+            self._reset()
 
     def _give(self, slot: Any) -> None:
         with self._lock:

@@ -15,7 +15,8 @@ COLUMNS = (
     "data_retrieval, response_generation, stage_selection_example_conversations, created_at, updated_at"
 )
 _JSON = {"stage_selection", "data_extraction", "data_retrieval", "response_generation"}
-_GIVEN = tuple(name for name in COLUMNS.split(", ") if name not in {"created_at", "updated_at"})
+# The secrets of a look-up are written with the rest, but no row that is shown has them.
+_GIVEN = (*(name for name in COLUMNS.split(", ") if name not in {"created_at", "updated_at"}), "secret_headers")
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class Stage:
 
 
 def insert(conn: Connection, business_id: str, fields: Mapping[str, Any]) -> None:
-    """A new stage from all its columns; raises Conflict when the name is taken."""
+    """A new stage from all its columns and the encrypted `secret_headers`; raises Conflict when the name is taken."""
     values = _values(fields) | {"business_id": business_id}
     names = ", ".join(_GIVEN)
     places = ", ".join(f"%({name})s" for name in _GIVEN)

@@ -31,6 +31,15 @@ class Template:
     created_at: datetime
 
 
+@dataclass(frozen=True)
+class Use:
+    """A stage that names a template, for which prompt, and the names that its section defines."""
+
+    stage_name: str
+    kind: str
+    defined: dict[str, str]
+
+
 def insert(conn: Connection, business_id: str | None, fields: Mapping[str, Any]) -> Template:
     """A new version (template_id, kind, version, text, input_variables); raises Conflict when it exists."""
     values = dict(fields) | {
@@ -53,9 +62,9 @@ def find(conn: Connection, business_id: str | None, template_id: str, *, version
     """The business's own template of that name, else the global one; the newest version unless one is named."""
     row = fetch_one(
         conn,
-        f"SELECT {COLUMNS} FROM ({_EVERY}) every WHERE template_id = %(template_id)s"
-        " AND (%(version)s::integer IS NULL OR version = %(version)s)"
-        " ORDER BY business_id NULLS LAST, version DESC LIMIT 1",
+        f"SELECT {COLUMNS} FROM (SELECT {COLUMNS}, rank() OVER (ORDER BY business_id NULLS LAST) AS place"
+        f" FROM ({_EVERY}) every WHERE template_id = %(template_id)s) ranked WHERE place = 1"
+        " AND (%(version)s::integer IS NULL OR version = %(version)s) ORDER BY version DESC LIMIT 1",
         {"business_id": business_id, "template_id": template_id, "version": version},
     )
     return None if row is None else Template(*row)
@@ -98,7 +107,7 @@ def delete(conn: Connection, business_id: str | None, template_id: str) -> None:
 
 def users_of(conn: Connection, business_id: str, template_id: str) -> list[str]:
     """Names of the business's stages that name this template."""
-    return list(dict.fromkeys(name for name, _ in context_of(conn, business_id, template_id)))
+    return list(dict.fromkeys(use.stage_name for use in uses_of(conn, business_id, template_id)))
 
 
 def count_uses(conn: Connection, template_id: str) -> int:
@@ -107,13 +116,14 @@ def count_uses(conn: Connection, template_id: str) -> int:
     return int(row[0]) if row else 0
 
 
-def context_of(conn: Connection, business_id: str, template_id: str) -> list[tuple[str, list[str]]]:
-    """For each use of the template by a stage: the stage's name and the names its section defines."""
+def uses_of(conn: Connection, business_id: str, template_id: str) -> list[Use]:
+    """Every use of the template by a stage of the business."""
     rows = fetch_all(
         conn,
-        "SELECT s.stage_name, coalesce(section -> 'context_data_fields', '{}') FROM stages s,"
-        " LATERAL (VALUES (s.stage_selection), (s.data_extraction), (s.response_generation)) sections (section)"
+        "SELECT s.stage_name, kind, coalesce(section -> 'context_data_fields', '{}') FROM stages s, LATERAL (VALUES"
+        " ('stage_selection', s.stage_selection), ('data_extraction', s.data_extraction),"
+        " ('response_generation', s.response_generation)) sections (kind, section)"
         " WHERE s.business_id = %s AND section #>> '{prompt,template_id}' = %s ORDER BY s.stage_name",
         [business_id, template_id],
     )
-    return [(name, list(defined)) for name, defined in rows]
+    return [Use(*row) for row in rows]

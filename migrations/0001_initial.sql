@@ -1,7 +1,8 @@
 -- The whole tenant model. What cannot be added later without rewriting every row is here from the start:
 -- composite tenant keys, roles, forced row-level security, ciphertext columns.
 
--- Roles are shared by all databases of a server, so another database may have made them already.
+-- Roles are shared by all databases of a server, so another database may have made them already, or an administrator
+-- for an owner who may not.
 --   icmp_app     what the application becomes in every transaction; owns nothing, is subject to every policy
 --   icmp_lookup  owns the few functions that must look before the tenant is known; the application cannot become it
 DO $$
@@ -10,7 +11,9 @@ DECLARE
 BEGIN
     FOREACH role_name IN ARRAY ARRAY['icmp_app', 'icmp_lookup'] LOOP
         BEGIN
-            EXECUTE format('CREATE ROLE %I NOLOGIN NOSUPERUSER NOBYPASSRLS', role_name);
+            IF NOT EXISTS (SELECT 1 FROM pg_roles WHERE rolname = role_name) THEN
+                EXECUTE format('CREATE ROLE %I NOLOGIN NOSUPERUSER NOBYPASSRLS', role_name);
+            END IF;
         EXCEPTION WHEN duplicate_object OR unique_violation THEN
             NULL;
         END;

@@ -48,7 +48,7 @@ def transport(connections: int) -> httpx2.BaseTransport:
     limits = httpx2.Limits(
         max_connections=None, max_keepalive_connections=connections, keepalive_expiry=KEEPALIVE_SECONDS
     )
-    http = httpx2.HTTPTransport(verify=_trusted(), limits=limits)
+    http = httpx2.HTTPTransport(verify=trusted(), limits=limits)
     # The client's own time limits are per read: a server that drips holds a call for ever. Only below TLS and HTTP
     # does one limit cover headers, bodies and error bodies alike, and there is no public way in.
     pool: Any = http._pool
@@ -57,12 +57,13 @@ def transport(connections: int) -> httpx2.BaseTransport:
 
 
 def limited(network: httpcore2.NetworkBackend) -> httpcore2.NetworkBackend:
-    """The network, its streams held to the budget of the thread that uses them."""
+    """The network, its connections and streams held to the budget of the thread that uses them."""
     return _Backend(network)
 
 
 @functools.cache
-def _trusted() -> ssl.SSLContext:
+def trusted() -> ssl.SSLContext:
+    """The authorities that are believed to say who a server is; loaded once, for that takes a while."""
     return httpx2.create_ssl_context()
 
 
@@ -70,8 +71,11 @@ class _Backend(httpcore2.NetworkBackend):
     def __init__(self, inner: httpcore2.NetworkBackend) -> None:
         self._inner = inner
 
-    def connect_tcp(self, *args: Any, **options: Any) -> httpcore2.NetworkStream:
-        return _Stream(self._inner.connect_tcp(*args, **options))
+    def connect_tcp(
+        self, host: str, port: int, timeout: float | None = None, *more: Any, **options: Any
+    ) -> httpcore2.NetworkStream:
+        timeout = _shorter(timeout, httpcore2.ConnectTimeout)
+        return _Stream(self._inner.connect_tcp(host, port, timeout, *more, **options))
 
     def sleep(self, seconds: float) -> None:
         self._inner.sleep(seconds)
@@ -96,8 +100,11 @@ class _Stream(httpcore2.NetworkStream):
     def close(self) -> None:
         self._inner.close()
 
-    def start_tls(self, *args: Any, **options: Any) -> httpcore2.NetworkStream:
-        return _Stream(self._inner.start_tls(*args, **options))
+    def start_tls(
+        self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
+    ) -> httpcore2.NetworkStream:
+        timeout = _shorter(timeout, httpcore2.ConnectTimeout)
+        return _Stream(self._inner.start_tls(ssl_context, server_hostname, timeout))
 
     def get_extra_info(self, info: str) -> Any:
         return self._inner.get_extra_info(info)

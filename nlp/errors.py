@@ -29,3 +29,19 @@ class BadSchema(Exception):
 
 class BadTemplate(Exception):
     """The template or a context field cannot be used; the text names the place and what to do."""
+
+
+class BadLookUp(Exception):
+    """The stage's data_retrieval cannot be used; the text names the place and what to do."""
+
+
+class LookUpFailed(Exception):
+    """Nothing could be looked up; a stage's reply has to do without.
+
+    `reason` is one word of: blocked, busy, timeout, unreachable, redirect, bad_status, too_large, not_json,
+    missing_value. `status` is what an HTTP server answered, where that is the reason."""
+
+    def __init__(self, reason: str, status: int | None = None) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.status = status

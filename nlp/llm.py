@@ -105,9 +105,9 @@ class Model:
                 answer = self._once(request, deadline)
             except openai.BadRequestError as error:
                 if attempts > MAX_ADAPTATIONS or not self._adapt(request, error):
-                    raise llm_replies.unavailable(error, attempts) from None
+                    raise _unavailable(error, attempts) from None
             except (openai.OpenAIError, httpx2.HTTPError, llm_replies.BadReply) as error:
-                problem = llm_replies.unavailable(error, attempts)
+                problem = _unavailable(error, attempts)
                 if retries == MAX_RETRIES or not self._wait(problem, retries, deadline):
                     raise problem from None
                 retries += 1
@@ -155,7 +155,7 @@ class Model:
         """Remember how this model wants the setting that it refused; False when it refused something else."""
         dialect = self._dialects.get(request.model, self._dialect)
         sent = {dialect.get(name, name): name for name in request.settings}
-        refused = llm_replies.refused_parameter(error, [name for name in sent if name is not None])
+        refused = llm_replies.refused_parameter(error.param, error.code, error.message, [name for name in sent if name])
         if refused is None:
             return False
         setting = sent[refused]
@@ -175,3 +175,18 @@ class Model:
             return False
         self._sleep(pause)
         return True
+
+
+def _unavailable(error: Exception, attempts: int) -> ModelUnavailable:
+    """What a failed try means, without any of the texts that came with it."""
+    retry_after_s = None
+    if isinstance(error, llm_replies.BadReply):
+        reason = str(error)
+    elif isinstance(error, openai.APITimeoutError):
+        reason = "timeout"
+    elif isinstance(error, openai.APIStatusError):
+        reason = llm_replies.reason_of_status(error.status_code, error.code, error.type)
+        retry_after_s = llm_replies.retry_after(error.response.headers)
+    else:
+        reason = "connection"
+    return ModelUnavailable(reason, timed_out=reason == "timeout", retry_after_s=retry_after_s, attempts=attempts)

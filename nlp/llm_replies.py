@@ -10,10 +10,6 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import openai
-
-from nlp.errors import ModelUnavailable
-
 RETRYABLE = frozenset({"timeout", "connection", "rate_limited", "server_error", "bad_response"})
 _LONE_SURROGATES = re.compile("[\ud800-\udfff]")
 _REFUSALS = ("unsupported_parameter", "unsupported_value")
@@ -41,42 +37,28 @@ def parsed(content: bytes) -> dict[str, Any]:
         raise BadReply("bad_response") from error
 
 
-def unavailable(error: Exception, attempts: int) -> ModelUnavailable:
-    """What a failed try means, without any of the texts that came with it."""
-    if isinstance(error, BadReply):
-        reason = str(error)
-    elif isinstance(error, openai.APITimeoutError):
-        reason = "timeout"
-    elif isinstance(error, openai.APIStatusError):
-        reason = _reason_of_status(error)
-    else:
-        reason = "connection"
-    retry_after_s = _retry_after(error) if isinstance(error, openai.APIStatusError) else None
-    return ModelUnavailable(reason, timed_out=reason == "timeout", retry_after_s=retry_after_s, attempts=attempts)
-
-
-def refused_parameter(error: openai.BadRequestError, sent: Sequence[str]) -> str | None:
-    """Which of the settings sent the server does not take; None when it complains about something else."""
-    if error.param in sent:
-        return error.param
-    if error.param is not None and error.code not in _REFUSALS:
+def refused_parameter(param: str | None, code: str | None, message: str, sent: Sequence[str]) -> str | None:
+    """Which of the settings sent a 400 says is not taken; None when it complains about something else."""
+    if param in sent:
+        return param
+    if param is not None and code not in _REFUSALS:
         return None
     # max_tokens is told by name together with what to send instead: the name that comes first is the one refused.
-    named = [(match.start(), name) for name in sent if (match := re.search(rf"\b{name}\b", error.message))]
+    named = [(match.start(), name) for name in sent if (match := re.search(rf"\b{name}\b", message))]
     return min(named)[1] if named else None
 
 
-def _reason_of_status(error: openai.APIStatusError) -> str:
-    status = error.status_code
+def reason_of_status(status: int, *codes: str | None) -> str:
+    """What an error's status and codes mean, in one word of ModelUnavailable's."""
     if status == 429:
-        return "quota" if "insufficient_quota" in (error.code, error.type) else "rate_limited"
+        return "quota" if "insufficient_quota" in codes else "rate_limited"
     if status in {401, 403}:
         return "unauthorized"
     return "server_error" if status >= 500 or status in {408, 409} else "rejected"
 
 
-def _retry_after(error: openai.APIStatusError) -> float | None:
-    headers: Mapping[str, str] = error.response.headers
+def retry_after(headers: Mapping[str, str]) -> float | None:
+    """The seconds that a server asks to wait; None when it does not."""
     for name, unit in (("retry-after-ms", 1000.0), ("retry-after", 1.0)):
         try:
             seconds = float(headers[name]) / unit

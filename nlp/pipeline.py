@@ -7,24 +7,37 @@ from concurrent.futures import Future
 from dataclasses import dataclass, replace
 
 from db.turns import Step
-from nlp import data_extraction, exchange, fields, response_generation, stage_selection
+from nlp import data_extraction, data_retrieval, exchange, fields, response_generation, stage_selection
+from nlp.data_retrieval import LookUp
 from nlp.errors import ModelUnavailable
 from nlp.exchange import Ask, Exchange
 from nlp.side_by_side import Threads
 from nlp.turn import Turn
 
 
-def run(turn: Turn, ask: Ask, threads: Threads | None = None) -> Iterator[Turn]:
+def run(
+    turn: Turn,
+    ask: Ask,
+    threads: Threads | None = None,
+    look_up: LookUp | None = None,
+    *,
+    keep_stage: bool = False,
+) -> Iterator[Turn]:
     """The turn after each finished step, the last one with its response and complete ledger.
 
-    With `threads`, data extraction of the expected stage runs beside stage selection. Raises ModelUnavailable when
-    the model cannot be used and the stage has no text for that case; the last turn before it has the failed step."""
+    With `threads`, data extraction of the expected stage runs beside stage selection; without `look_up` nothing is
+    looked up; with `keep_stage` the present stage stays, whatever is selected. Raises ModelUnavailable when the model
+    cannot be used and the stage has no text for that case; the last turn before it has the failed step."""
     ahead = _look_ahead(turn, ask, threads)
     try:
-        turn = _selected(turn, ask)
+        selected = _selected(turn, ask)
+        turn = stage_selection.enter(selected, turn.stage) if keep_stage and turn.stage else selected
         yield turn
         turn = _extracted(turn, ask, ahead)
         yield turn
+        if look_up is not None and data_retrieval.is_due(turn):
+            turn = data_retrieval.run(turn, look_up)
+            yield turn
         turn = _answered(turn, ask)
     except _StepFailed as failed:
         turn = _settled(failed.turn, ahead)

@@ -46,6 +46,11 @@ def check(text: str, allowed_names: Collection[str]) -> None:
             raise BadTemplate(f"unknown name '{path[0]}' in '{{{{ {'.'.join(path)} }}}}'; use one of: {known}")
 
 
+def parts(text: str) -> tuple[str | Path, ...]:
+    """The text's literal pieces (str) and the paths of its variables, in their order; raises BadTemplate."""
+    return _compiled(text)
+
+
 def names_used(text: str) -> list[str]:
     """The names (without their paths) of a text's variables, each once; raises BadTemplate."""
     return list(dict.fromkeys(part[0] for part in _compiled(text) if isinstance(part, tuple)))

@@ -64,7 +64,9 @@ class Client:
             sent.setdefault("Content-Type", "application/json")
         connection = HTTPConnection("127.0.0.1", self.port, timeout=30)
         try:
-            connection.request(method, path, raw if raw is not None else body and json.dumps(body), sent)
+            connection.request(
+                method, path, raw if raw is not None else None if body is None else json.dumps(body), sent
+            )
             response = connection.getresponse()
             text = response.read()
             is_json = response.headers.get("Content-Type", "").startswith("application/json")

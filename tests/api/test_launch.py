@@ -20,7 +20,9 @@ import dotenv
 import psutil
 import pytest
 
+import db
 from api import env_file, launch, serving, settings
+from db import cipher, keys
 
 START = "import os, sys; from pathlib import Path; from api import launch; "
 START += "sys.exit(launch.main(sys.argv[2:], os.environ, Path(sys.argv[1])))"
@@ -136,6 +138,14 @@ def test_killed_run_and_lost_demo_file_do_not_stop_the_next_run(tmp_path: Path) 
     assert _pasted(again)["response"]
     assert _end(second) == (0, "")
     assert _processes(tmp_path) == []
+
+
+def test_another_encryption_key_than_the_datas_is_one_line(tmp_path: Path, database_url: str) -> None:
+    environment = KEYS | {"DATABASE_URL": database_url, "DATA_DIR": str(tmp_path), "PORT": _free_port()}
+    with db.Database(database_url).transaction(None) as conn:
+        # Whoever comes first makes the platform's secrets under his own key.
+        keys.KeyStore(cipher.Keyring.of((("k1", bytes(range(32))),))).platform(conn)
+    assert "ENCRYPTION_KEY does not fit the data" in _refusal(tmp_path, **environment)
 
 
 def test_server_that_dies_is_told_with_the_end_of_the_log(tmp_path: Path) -> None:

@@ -1,0 +1,75 @@
+"""What the views of products and services have in common."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Mapping
+from typing import Any
+
+from api import money, paging
+from api.contract import Reply
+from api.errors import InvalidRequest
+from api.parts import tenant
+from db.catalogue import Row, Shelf
+
+QUERY: dict[str, dict[str, Any]] = paging.QUERY | {
+    "q": {"type": "string", "minLength": 1, "maxLength": 200, "description": 'Words, "a phrase", -without, or.'},
+    "active": {"type": "boolean"},
+}
+MAX_ATTRIBUTE_BYTES = 16 * 1024
+
+
+def post(shelf: Shelf[Row], business_id: str, body: Mapping[str, Any]) -> Reply:
+    """Put a new row on the shelf."""
+    row_id = str(uuid.uuid4())
+    fields = checked(body, price=None, currency=None)
+    with tenant(business_id) as conn:
+        shelf.insert(conn, business_id, fields | {shelf.key: row_id})
+        row = shelf.get(conn, business_id, row_id)
+    return Reply(row, headers={"Location": f"/api/v1/{shelf.table}/{row_id}"})
+
+
+def listed(shelf: Shelf[Row], business_id: str, query: Mapping[str, Any]) -> Reply:
+    """A page of the shelf, newest first."""
+    page = paging.page_of(query)
+    with tenant(business_id) as conn:
+        rows = shelf.list_page(conn, business_id, paging.filters_of(query), page)
+    return paging.listed(rows, page, (rows[-1].created_at, getattr(rows[-1], shelf.key)) if rows else None)
+
+
+def get(shelf: Shelf[Row], business_id: str, row_id: str) -> Row:
+    """One row."""
+    with tenant(business_id) as conn:
+        return shelf.get(conn, business_id, row_id)
+
+
+def patch(shelf: Shelf[Row], business_id: str, row_id: str, body: Mapping[str, Any]) -> Row:
+    """Replace the named fields of a row."""
+    with tenant(business_id) as conn:
+        stored = shelf.get(conn, business_id, row_id, for_update=True)
+        fields = checked(body, price=stored.price, currency=stored.currency)
+        shelf.update(conn, business_id, row_id, fields)
+        return shelf.get(conn, business_id, row_id)
+
+
+def delete(shelf: Shelf[Row], business_id: str, row_id: str) -> None:
+    """Take a row off the shelf."""
+    with tenant(business_id) as conn:
+        shelf.delete(conn, business_id, row_id)
+
+
+def checked(body: Mapping[str, Any], **stored: Any) -> dict[str, Any]:
+    """The columns that a body names, where `stored` is the price and currency so far; raises InvalidRequest for what
+    a schema cannot see."""
+    fields = {name: value for name, value in body.items() if name != "business_id"}
+    if fields.get("price") is not None:
+        fields["price"] = money.amount(fields["price"], "price")
+    outcome = {**stored, **fields}
+    if outcome["price"] is not None and outcome["currency"] is None:
+        raise InvalidRequest("currency: missing, but there is a price", "Send both, or a price of null")
+    # What is searched must stay well below the 1 MiB that PostgreSQL's tsvector can hold.
+    size = len(json.dumps(fields.get("attributes", {}), ensure_ascii=False).encode())
+    if size > MAX_ATTRIBUTE_BYTES:
+        raise InvalidRequest(f"attributes: {size} bytes of JSON", f"Keep them within {MAX_ATTRIBUTE_BYTES} bytes")
+    return fields

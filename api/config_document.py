@@ -1,0 +1,279 @@
+"""A business's set-up as one document: names instead of ids, defaults left out, and what tells two of them apart."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from api import catalogue, contract, errors, stage_forms
+from api.errors import InvalidRequest
+from api.templates import checked_variables
+from db.templates import Template
+from nlp import templates as texts
+from nlp.errors import BadLookUp, BadSchema, BadTemplate
+
+VERSION = 1
+SECTIONS = ("agents", "templates", "stages", "products", "services")
+Item = dict[str, Any]
+
+_NEEDED: Any = object()
+_OFFER: Item = {"name": _NEEDED, "sku": None, "description": "", "price": None, "currency": None}
+_OFFER_END: Item = {"attributes": {}, "active": True}
+# Every field of the document, in the order in which it is written, with the value that may be left out.
+_DEFAULTS: dict[str, Item] = {
+    "business": {
+        "business_description": None, "address": None, "phone_number": None, "website": None, "settings": {},
+    },
+    "agents": {
+        "agent_name": _NEEDED, "agent_description": "", "agent_type": "ai", "instructions": "", "model_settings": {},
+        "is_default": False,
+    },
+    "templates": {"template_id": _NEEDED, "kind": _NEEDED, "text": _NEEDED, "input_variables": _NEEDED},
+    "stages": {
+        "stage_name": _NEEDED, "stage_type": _NEEDED, "stage_description": _NEEDED, "agent_name": None,
+        **{name: stage_forms.completed(name, None) for name in stage_forms.SECTIONS},
+        "stage_selection_example_conversations": "",
+    },
+    "products": _OFFER | _OFFER_END,
+    "services": _OFFER | {"duration_minutes": None} | _OFFER_END,
+}  # fmt: skip
+_NAMES = {"agents": "agent_name", "templates": "template_id", "stages": "stage_name"}
+# Templates that the flat form of a stage made: they travel as the text of that stage's prompt.
+_STAGES_OWN = re.compile(rf"stage\.[0-9a-f]{{8}}(-[0-9a-f]{{4}}){{3}}-[0-9a-f]{{12}}\.({'|'.join(stage_forms.KINDS)})")
+_PLACEHOLDER = "prompt.text"
+
+
+@dataclass(frozen=True)
+class Setup:
+    """The whole of a document with every default filled in; items by their names, in the document's order."""
+
+    business: Item
+    items: dict[str, dict[str, Item]]
+
+
+def name_of(section: str, item: Mapping[str, Any]) -> str:
+    """What tells an item from its neighbours: a product and a service have their sku, else their name."""
+    return str(item[_NAMES[section]] if section in _NAMES else item.get("sku") or item["name"])
+
+
+def is_stages_own(template_id: str) -> bool:
+    """Whether a template belongs to one stage's flat form."""
+    return _STAGES_OWN.fullmatch(template_id) is not None
+
+
+def completed(section: str, item: Mapping[str, Any]) -> Item:
+    """An item with what was left out; of a row, what the document has of it."""
+    full = {name: item.get(name, default) for name, default in _DEFAULTS[section].items()}
+    if section == "templates" and full["input_variables"] in (_NEEDED, None):
+        full["input_variables"] = texts.names_used(full["text"])
+    if section == "stages":
+        full |= {name: _full_section(name, item.get(name)) for name in stage_forms.SECTIONS}
+    if full.get("price") is not None:
+        full["price"] = float(full["price"])
+    if "attributes" in full:
+        full["attributes"] = _portable(full["attributes"])
+    return full
+
+
+def shortened(setup: Setup) -> dict[str, Any]:
+    """The document: sorted by name, without what has its default."""
+    sections = {
+        section: [_shortened(section, items[name]) for name in sorted(items)] for section, items in setup.items.items()
+    }
+    return {"version": VERSION, "business": _shortened("business", setup.business), **sections}
+
+
+def difference(old: Setup, new: Setup) -> dict[str, Any]:
+    """What becoming `new` means for `old`: names by section, with the names of the fields that change."""
+    changed: dict[str, Any] = {"business": _changes("business", old.business, new.business)}
+    outcome: dict[str, Any] = {"created": {}, "changed": changed, "deleted": {}, "unchanged": {}}
+    for section in SECTIONS:
+        before, after = old.items[section], new.items[section]
+        fields = {name: _changes(section, before[name], after[name]) for name in sorted({*before} & {*after})}
+        outcome["created"][section] = sorted({*after} - {*before})
+        changed[section] = [{"name": name, "fields": found} for name, found in fields.items() if found]
+        outcome["deleted"][section] = sorted({*before} - {*after})
+        outcome["unchanged"][section] = [name for name, found in fields.items() if not found]
+    return outcome
+
+
+def checked(document: Mapping[str, Any], find_global: Callable[[str], Template | None]) -> Setup:
+    """The set-up that a document (valid by its schema) describes; raises InvalidRequest that names the place."""
+    items: dict[str, dict[str, Item]] = {}
+    for section in SECTIONS:
+        items[section] = {}
+        for index, item in enumerate(document[section]):
+            place, name = f"{section}[{index}]", name_of(section, item)
+            if name in items[section]:
+                raise InvalidRequest(f"{place}: {name[:100]!r} stands twice", "Give each one a name or sku of its own")
+            with _at(place):
+                _CHECKS.get(section, lambda _: None)(item)
+                items[section][name] = completed(section, item)
+    setup = Setup(completed("business", document["business"]), items)
+    _check_defaults(setup)
+    _check_stages(setup, find_global)
+    return setup
+
+
+def _full_section(name: str, given: Mapping[str, Any] | None) -> Item:
+    section = stage_forms.completed(name, given)
+    if name == "data_retrieval":
+        secrets = section["config"].get("secret_headers")
+        config = {key: value for key, value in section["config"].items() if key != "secret_headers"}
+        return section | {"config": config | ({"secret_headers": secrets} if secrets else {})}
+    prompt = section.pop("prompt")
+    if "text" in prompt:
+        prompt = {"text": prompt["text"]} | {key: prompt[key] for key in ("model_settings", "input_variables")}
+    return {"prompt": prompt, **section}
+
+
+def _shortened(section: str, item: Item) -> Item:
+    short = _without_defaults(item, _DEFAULTS[section])
+    if section == "templates" and item["input_variables"] == texts.names_used(item["text"]):
+        del short["input_variables"]
+    for name in stage_forms.SECTIONS if section == "stages" else ():
+        short[name] = _without_defaults(item[name], _DEFAULTS[section][name])
+        if "prompt" in short[name]:
+            short[name]["prompt"] = _without_defaults(
+                short[name]["prompt"], {"model_settings": {}, "input_variables": []}
+            )
+        if not short[name]:
+            del short[name]
+    return short
+
+
+def _without_defaults(item: Item, defaults: Mapping[str, Any]) -> Item:
+    return {name: value for name, value in item.items() if name not in defaults or not _same(value, defaults[name])}
+
+
+def _changes(section: str, old: Item, new: Item) -> list[str]:
+    found = []
+    for name in _DEFAULTS[section]:
+        if section == "stages" and name in stage_forms.SECTIONS:
+            found += [f"{name}.{key}" for key in new[name] if not _same(old[name].get(key), new[name][key])]
+        elif not _same(old[name], new[name], in_order=section == "stages"):
+            found.append(name)
+    return found
+
+
+def _same(one: Any, other: Any, *, in_order: bool = True) -> bool:
+    """Python takes 1 for True and any order of names for the same; models read a schema's fields in their order."""
+    if _NEEDED in (one, other):
+        return False
+    return json.dumps(one, sort_keys=not in_order) == json.dumps(other, sort_keys=not in_order)
+
+
+def _portable(value: Any) -> Any:
+    """PostgreSQL writes 1e50 out in digits, more of them than a body may hold."""
+    if isinstance(value, dict):
+        return {name: _portable(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_portable(item) for item in value]
+    return float(value) if isinstance(value, int) and abs(value) >= 10**39 else value
+
+
+def _check_template(item: Item) -> None:
+    if is_stages_own(item["template_id"]):
+        raise InvalidRequest("template_id: belongs to a stage", "Write the text into that stage's prompt as `text`")
+    checked_variables(item["text"], item.get("input_variables"))
+
+
+def _check_offer(item: Item) -> None:
+    catalogue.checked(item, price=None, currency=None)
+
+
+def _check_stage(item: Item) -> None:
+    """As POST /stages would take it."""
+    sections = {name: dict(item[name]) for name in stage_forms.SECTIONS if name in item}
+    for kind in stage_forms.KINDS:
+        prompt = sections.get(kind, {}).get("prompt")
+        if isinstance(prompt, dict) and "text" in prompt:
+            if "template_id" in prompt:
+                raise InvalidRequest(f"{kind}.prompt: has template_id and text", "Send one of them")
+            with _at(f"{kind}.prompt"):
+                template = {"template_id": _PLACEHOLDER, "kind": kind, "text": prompt["text"]}
+                contract.checked_body("template_create", template)
+            rest = {key: value for key, value in prompt.items() if key != "text"}
+            sections[kind]["prompt"] = {"template_id": _PLACEHOLDER, **rest}
+    if "data_retrieval" in sections:
+        sections["data_retrieval"] = _with_secrets(sections["data_retrieval"])
+    plain = {key: value for key, value in item.items() if key != "agent_name" and key not in sections}
+    contract.checked_body("stage_create", plain | sections)
+
+
+_CHECKS: dict[str, Callable[[Item], Any]] = {
+    "templates": _check_template,
+    "stages": _check_stage,
+    "products": _check_offer,
+    "services": _check_offer,
+}
+
+
+def _check_defaults(setup: Setup) -> None:
+    defaults = [index for index, agent in enumerate(setup.items["agents"].values()) if agent["is_default"]]
+    if len(defaults) > 1:
+        raise InvalidRequest(
+            f"agents[{defaults[1]}].is_default: agents[{defaults[0]}] is the default already", "Mark at most one agent"
+        )
+
+
+def _check_stages(setup: Setup, find_global: Callable[[str], Template | None]) -> None:
+    own = {name: _template(item) for name, item in setup.items["templates"].items()}
+    for index, stage in enumerate(setup.items["stages"].values()):
+        agent_name = stage["agent_name"]
+        if agent_name is not None and agent_name not in setup.items["agents"]:
+            raise InvalidRequest(
+                f"stages[{index}].agent_name: {agent_name!r} is not among the agents", "Name one of them, or null"
+            )
+        for name in stage_forms.SECTIONS:
+            with _at(f"stages[{index}]", name):
+                _check_section(name, stage[name], own, find_global)
+
+
+def _check_section(
+    name: str, section: Item, own: Mapping[str, Template], find_global: Callable[[str], Template | None]
+) -> None:
+    if name == "data_retrieval":
+        stage_forms.check({name: _with_secrets(section)}, {})
+        return
+    prompt = section["prompt"]
+    if "text" in prompt:
+        template: Template | None = _template({"template_id": _PLACEHOLDER, "kind": name, "text": prompt["text"]})
+        prompt = {**prompt, "template_id": _PLACEHOLDER}
+    else:
+        template = own.get(prompt["template_id"]) or find_global(prompt["template_id"])
+    stage_forms.check({name: section | {"prompt": prompt}}, {template.template_id: template} if template else {})
+
+
+def _with_secrets(section: Item) -> Item:
+    """A secret that stays what it is stands as null in the document and is text wherever it counts."""
+    config = section.get("config")
+    secrets = config.get("secret_headers") if isinstance(config, dict) else None
+    if not isinstance(config, dict) or not isinstance(secrets, dict):
+        return section
+    known = {name: "" if value is None else value for name, value in secrets.items()}
+    return section | {"config": config | {"secret_headers": known}}
+
+
+def _template(item: Item) -> Template:
+    full = completed("templates", item)
+    return Template(business_id=None, version=1, created_at=datetime.now(UTC), **full)
+
+
+@contextmanager
+def _at(place: str, section: str = "") -> Iterator[None]:
+    """Faults inside name this place first, and the section of a stage unless they do already."""
+    try:
+        yield
+    except (InvalidRequest, BadSchema, BadTemplate, BadLookUp) as error:
+        row = errors.row_of(error)
+        own = error if isinstance(error, InvalidRequest) else InvalidRequest("")
+        inner = "" if str(error).startswith(section) else f"{section}."
+        raise InvalidRequest(
+            f"{place}.{inner}{error}", own.remediation or row.remediation, own.message or row.message
+        ) from None

@@ -1,0 +1,56 @@
+"""Who really called, and over what: told by the proxies in front of us, believed only from those we trust."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv6Address, ip_address
+from typing import Any
+from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
+
+from api.settings import Network
+
+Address = IPv4Address | IPv6Address
+
+
+@dataclass(frozen=True)
+class TrustedProxies:
+    """WSGI in front of the app: REMOTE_ADDR and the scheme as trusted proxies tell them. The proxies must pass on the
+    Host header as it came; X-Forwarded-Host is never believed."""
+
+    app: WSGIApplication
+    networks: Sequence[Network]
+
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        """One request."""
+        peer = _address(environ.get("REMOTE_ADDR", ""))
+        if peer is not None and self._is_trusted(peer):
+            environ["REMOTE_ADDR"] = str(self._client(peer, environ.get("HTTP_X_FORWARDED_FOR", "")))
+            # The last value is the one that the proxy next to us wrote.
+            scheme = environ.get("HTTP_X_FORWARDED_PROTO", "").rpartition(",")[2].strip().lower()
+            if scheme in {"http", "https"}:
+                environ["wsgi.url_scheme"] = scheme
+        return self.app(environ, start_response)
+
+    def _client(self, peer: Address, forwarded_for: str) -> Address:
+        """The nearest address that is none of our proxies; what stands to its left is the caller's own invention."""
+        client = peer
+        for text in reversed(forwarded_for.split(",")):
+            address = _address(text.strip())
+            if address is None:
+                return client
+            client = address
+            if not self._is_trusted(client):
+                return client
+        return client
+
+    def _is_trusted(self, address: Address) -> bool:
+        return any(address in network for network in self.networks)
+
+
+def _address(text: Any) -> Address | None:
+    try:
+        address = ip_address(text)
+    except ValueError:
+        return None
+    return (address.ipv4_mapped or address) if isinstance(address, IPv6Address) else address

@@ -1,0 +1,70 @@
+"""Trying a stage: one message through its prompts and its look-up, with every step shown and nothing stored."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from datetime import UTC, datetime
+from typing import Any
+
+from flask import Blueprint
+
+import auth
+import db
+from api import contract
+from api.lookups import Looker
+from api.parts import parts, tenant
+from db import agents, businesses, stages, templates, users
+from nlp import pipeline
+from nlp.turn import Turn, Utterance, window
+
+routes = Blueprint("stage_try", __name__)
+
+
+@routes.post("/stages/<stage_id>/try")
+@auth.require_business_api_key
+@contract.contract(takes="stage_try", gives="stage_try_result", other_statuses=(503, 504), limit="messages")
+def post_stage_try(business_id: str, stage_id: str, body: dict[str, Any]) -> dict[str, Any]:
+    """Answer a message as if the conversation were in this stage. An api_call is really made."""
+    started = time.monotonic()
+    user_id = str(uuid.UUID(body["user_id"])) if "user_id" in body else None
+    with tenant(business_id) as conn:
+        turn = _turn(conn, business_id, stage_id, body, user_id, started)
+    look_up = Looker(parts(), business_id, user_id, str(uuid.uuid4()))
+    *_, turn = pipeline.run(turn, parts().model.ask, parts().threads, look_up, keep_stage=True)
+    total = (time.monotonic() - started) * 1000
+    return {
+        "stage_id": stage_id,
+        "steps": turn.steps,
+        "data": turn.data,
+        "missing_fields": turn.missing_fields,
+        "retrieved": turn.retrieved,
+        "response": turn.response,
+        "degraded": turn.degraded,
+        "usage": turn.usage,
+        "timings_ms": {name: round(value, 1) for name, value in {**turn.timings_ms, "total": total}.items()},
+    }
+
+
+def _turn(
+    conn: db.Connection, business_id: str, stage_id: str, body: dict[str, Any], user_id: str | None, started: float
+) -> Turn:
+    """The first moment of the trial; raises NotFound."""
+    settings, key = parts().settings, parts().key_store.cipher(conn, business_id)
+    contact = users.find_contact(conn, business_id, key, user_id) if user_id else None
+    said = [Utterance(each["sender_type"], each["message_content"]) for each in body.get("history", [])]
+    return Turn(
+        business=businesses.get(conn, business_id, with_lists=False),
+        agents={agent.agent_id: agent for agent in agents.list_every(conn, business_id)},
+        stages=tuple(stages.list_every(conn, business_id)),
+        templates=templates.latest(conn, business_id),
+        user={"user_id": user_id, **(contact or {})},
+        history=window(said, settings.history_tokens),
+        message=body["message"],
+        metadata=body.get("metadata", {}),
+        now=datetime.now(UTC).isoformat(timespec="seconds"),
+        model=settings.openai_model,
+        stage=stages.get(conn, business_id, stage_id),
+        data=body.get("data", {}),
+        deadline=started + settings.turn_timeout_s,
+    )

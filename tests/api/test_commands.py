@@ -1,0 +1,70 @@
+"""The command line, as an operator meets it."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from flask import Flask
+
+import app as application
+from api.settings import Settings
+from tests.conftest import Client
+
+
+def test_migrate_says_when_nothing_is_left_to_do(flask_app: Flask) -> None:
+    result = flask_app.test_cli_runner().invoke(args=["migrate"])
+    assert (result.exit_code, result.output) == (0, "the database is up to date\n")
+
+
+def test_migrate_names_each_migration_that_it_applied(
+    settings: Settings, database_url: str, sql: Callable[..., list[tuple[Any, ...]]]
+) -> None:
+    name = f"fresh_{uuid.uuid4().hex}"
+    sql(f"CREATE DATABASE {name}")
+    try:
+        fresh = urlsplit(database_url)._replace(path=f"/{name}").geturl()
+        runner = application.create_app(replace(settings, migration_database_url=fresh)).test_cli_runner()
+        first, second = runner.invoke(args=["migrate"]), runner.invoke(args=["migrate"])
+    finally:
+        sql(f"DROP DATABASE {name} WITH (FORCE)")
+    assert first.output.splitlines()[0] == "applied 0001 initial"
+    assert second.output == "the database is up to date\n"
+
+
+def test_migrate_without_a_database_fails_in_one_line_that_names_the_variable(settings: Settings) -> None:
+    nowhere = "postgresql://nobody@127.0.0.1:1/nothing"
+    broken = application.create_app(replace(settings, migration_database_url=nowhere))
+    result = broken.test_cli_runner().invoke(args=["migrate"])
+    assert result.exit_code == 1
+    assert result.output.startswith("Error: MIGRATION_DATABASE_URL or DATABASE_URL: ")
+    assert "Traceback" not in result.output
+
+
+def test_create_business_prints_a_key_that_works(flask_app: Flask, port: int) -> None:
+    result = flask_app.test_cli_runner().invoke(args=["create-business", f"Shop {uuid.uuid4().hex}"])
+    assert result.exit_code == 0
+    printed = dict(line.split() for line in result.output.splitlines())
+    seen = Client(port, printed["api_key"]).get(f"/api/v1/businesses/{printed['business_id']}")
+    assert seen.status == 200
+
+
+def test_create_business_refuses_a_taken_name_and_a_wrong_owner(flask_app: Flask, alice: Client) -> None:
+    runner = flask_app.test_cli_runner()
+    name = alice.get(f"/api/v1/businesses/{alice.business_id}").body["business_name"]
+    for arguments, reason in (([name], "business_name"), (["Shop", "--owner-id", "me"], "owner_id")):
+        result = runner.invoke(args=["create-business", *arguments])
+        assert result.exit_code == 1
+        assert reason in result.output
+        assert "Traceback" not in result.output
+
+
+def test_openapi_writes_the_document(flask_app: Flask, tmp_path: Path, anybody: Client) -> None:
+    file = tmp_path / "openapi.json"
+    assert flask_app.test_cli_runner().invoke(args=["openapi", str(file)]).exit_code == 0
+    assert json.loads(file.read_text(encoding="utf-8")) == anybody.get("/openapi.json").body

@@ -1,0 +1,182 @@
+"""Transactions on real connections: all or nothing, never a dead connection, in order, never shared over fork."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from typing import Any
+
+import psycopg2
+import pytest
+
+import db
+
+Sql = Callable[..., list[tuple[Any, ...]]]
+
+
+@pytest.fixture
+def database(database_url: str) -> Iterator[db.Database]:
+    """One connection, and little patience."""
+    made = db.Database(database_url, pool_size=1, checkout_seconds=5.0)
+    yield made
+    made.close()
+
+
+def _insert(conn: db.Connection, user_id: str) -> None:
+    db.execute(conn, "INSERT INTO users (user_id) VALUES (%s)", [user_id])
+
+
+def _backend(conn: db.Connection) -> int:
+    row = db.fetch_one(conn, "SELECT pg_backend_pid()")
+    assert row is not None
+    return int(row[0])
+
+
+def _ended(sql: Sql, *backends: int) -> None:
+    """Ends these sessions and comes back when the server has closed them."""
+    sql("SELECT pg_terminate_backend(pid, 5000) FROM unnest(%s) pid", list(backends))
+
+
+def test_all_of_a_transaction_is_kept_or_nothing(database: db.Database, sql: Sql) -> None:
+    kept, lost = str(uuid.uuid4()), str(uuid.uuid4())
+    with database.transaction(None) as conn:
+        _insert(conn, kept)
+    for fault in (ValueError, KeyboardInterrupt):
+        with pytest.raises(fault), database.transaction(None) as conn:
+            _insert(conn, lost)
+            raise fault
+    assert sql("SELECT user_id FROM users WHERE user_id = ANY (%s::uuid[])", [kept, lost]) == [(kept,)]
+
+
+def test_role_and_tenant_end_with_the_transaction(database: db.Database) -> None:
+    business_id = str(uuid.uuid4())
+    with database.transaction(business_id) as conn:
+        assert db.fetch_one(conn, "SELECT current_user, app_business()") == ("icmp_app", business_id)
+    reused = database._pool.checkout(1)
+    assert reused is conn
+    assert db.fetch_one(reused, "SELECT current_user, app_business()") == ("postgres", None)
+    database._pool.checkin(reused, broken=True)
+
+
+def test_what_is_refused_by_the_database_leaves_the_connection_usable(database: db.Database) -> None:
+    user_id = str(uuid.uuid4())
+    with pytest.raises(psycopg2.errors.UniqueViolation), database.transaction(None) as conn:
+        _insert(conn, user_id)
+        _insert(conn, user_id)
+    with database.transaction(None) as conn:
+        _insert(conn, user_id)
+
+
+def test_a_reference_to_what_is_gone_is_a_conflict(database: db.Database) -> None:
+    business_id = str(uuid.uuid4())
+    with pytest.raises(db.Conflict), database.transaction(business_id) as conn:
+        db.execute(
+            conn,
+            "INSERT INTO events (business_id, event_id, event_type, event_timestamp) VALUES (%s, %s, 'x', now())",
+            [business_id, str(uuid.uuid4())],
+        )
+
+
+def test_connections_that_the_server_closed_are_never_handed_out(database_url: str, sql: Sql) -> None:
+    database = db.Database(database_url, pool_size=3)
+    for _ in range(2):
+        with ExitStack() as stack:
+            backends = [_backend(stack.enter_context(database.transaction(None))) for _ in range(3)]
+        _ended(sql, *backends)
+    with ExitStack() as stack:
+        fresh = {_backend(stack.enter_context(database.transaction(None))) for _ in range(3)}
+    assert len(fresh) == 3
+    assert not fresh & set(backends)
+    database.close()
+
+
+def test_a_connection_lost_in_a_transaction_is_unavailable_and_replaced(database: db.Database, sql: Sql) -> None:
+    with pytest.raises(db.DatabaseUnavailable), database.transaction(None) as conn:
+        _ended(sql, _backend(conn))
+        _insert(conn, str(uuid.uuid4()))
+    with database.transaction(None) as conn:
+        assert _backend(conn)
+
+
+def test_those_who_wait_are_served_in_order(database: db.Database) -> None:
+    served: list[int] = []
+
+    def wait(number: int) -> None:
+        with database.transaction(None):
+            served.append(number)
+
+    threads = [threading.Thread(target=wait, args=[number]) for number in range(6)]
+    with database.transaction(None):
+        for count, thread in enumerate(threads, start=1):
+            thread.start()
+            while len(database._pool._waiters) < count:
+                time.sleep(0.001)
+    for thread in threads:
+        thread.join()
+    assert served == list(range(6))
+
+
+def test_a_pool_without_a_free_connection_is_unavailable_and_recovers(database_url: str) -> None:
+    hasty = db.Database(database_url, pool_size=1, checkout_seconds=0.02)
+    with (
+        hasty.transaction(None),
+        pytest.raises(db.DatabaseUnavailable, match="no free connection"),
+        hasty.transaction(None),
+    ):
+        raise AssertionError("there is only one connection")
+    with hasty.transaction(None) as conn:
+        assert _backend(conn)
+    hasty.close()
+
+
+def test_a_database_that_is_not_there_is_unavailable(database_url: str) -> None:
+    for url in ("postgresql://127.0.0.1:1/icmp", database_url.replace("/icmp", "/no_such")):
+        nowhere = db.Database(url, pool_size=1)
+        for _ in range(2):  # the place in the pool is given back
+            with pytest.raises(db.DatabaseUnavailable), nowhere.transaction(None):
+                raise AssertionError("connected to nothing")
+
+
+def test_a_login_without_the_apps_role_is_unavailable(database_url: str, sql: Sql) -> None:
+    login = f"stranger_{uuid.uuid4().hex}"
+    sql(f"CREATE ROLE {login} LOGIN")
+    stranger = db.Database(database_url.replace("postgres@", f"{login}@"), pool_size=1)
+    with pytest.raises(db.DatabaseUnavailable, match="icmp_app"), stranger.transaction(None):
+        raise AssertionError("became icmp_app")
+    stranger.close()
+
+
+def test_times_do_not_depend_on_the_servers_zone(database_url: str) -> None:
+    elsewhere = db.Database(database_url + "&options=-c%20TimeZone%3DAmerica/New_York", pool_size=1)
+    with elsewhere.transaction(None) as conn:
+        [(first,)] = db.fetch_all(conn, "SELECT '0001-01-01T00:00:00Z'::timestamptz")
+    assert first.isoformat() == "0001-01-01T00:00:00+00:00"
+    elsewhere.close()
+
+
+@pytest.mark.parametrize("closes_first", [False, True])
+def test_a_forked_child_never_uses_its_parents_connection(database: db.Database, sql: Sql, closes_first: bool) -> None:
+    with database.transaction(None) as conn:
+        ours = _backend(conn)
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            if closes_first:
+                database.close()
+            with database.transaction(None) as conn:
+                os.write(writer, str(_backend(conn)).encode())
+            database.close()
+        finally:
+            os._exit(0)
+    os.close(writer)
+    with os.fdopen(reader) as told:
+        theirs = int(told.read())
+    os.waitpid(child, 0)
+    assert theirs != ours
+    with database.transaction(None) as conn:
+        assert _backend(conn) == ours
