@@ -36,21 +36,15 @@ _NOBODY: frozenset[str] = frozenset()
 # Who may read and who may change, by the file of api/ that a route lives in. Keys are not asked: they may all of it.
 # A file that is not named here is closed to people.
 RIGHTS: dict[str, tuple[frozenset[str], frozenset[str]]] = {
-    "businesses": (_STAFF, _ADMINS),
-    "keys": (_OWNER, _OWNER),
-    "users": (_STAFF, _ADMINS),
-    "login": (_STAFF, _STAFF),  # a person's own
-    "agents": (_STAFF, _ADMINS),
-    "templates": (_AUDIT, _ADMINS),
-    "stages": (_STAFF, _ADMINS),
-    "stage_try": (_NOBODY, _ADMINS),
+    **dict.fromkeys(("businesses", "users", "agents", "stages", "products", "services"), (_STAFF, _ADMINS)),
+    **dict.fromkeys(("templates", "config"), (_AUDIT, _ADMINS)),
+    **dict.fromkeys(("conversations", "orders"), (_STAFF, _DESK)),
     "messages": (_STAFF, _ADMINS),  # to post one is to speak as a customer
-    "conversations": (_STAFF, _DESK),
     "ledger": (_STAFF, _NOBODY),
     "events": (_AUDIT, _NOBODY),
-    "products": (_STAFF, _ADMINS),
-    "services": (_STAFF, _ADMINS),
-    "orders": (_STAFF, _DESK),
+    "stage_try": (_NOBODY, _ADMINS),
+    "keys": (_OWNER, _OWNER),
+    "login": (_STAFF, _STAFF),  # a person's own
 }
 
 

@@ -7,6 +7,7 @@ from flask import Blueprint, Flask
 from api import (
     agents,
     businesses,
+    config,
     conversations,
     errors,
     events,
@@ -44,6 +45,7 @@ RESOURCES = (
     products,
     services,
     orders,
+    config,
 )
 
 

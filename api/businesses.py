@@ -5,12 +5,11 @@ from __future__ import annotations
 import uuid
 from typing import Any
 
-from argon2 import PasswordHasher
 from flask import Blueprint
 
 import auth
 import db
-from api import contract, keys, paging
+from api import contract, keys, paging, passwords
 from api.contract import Reply
 from api.parts import cipher, parts, tenant
 from db import businesses, users
@@ -31,7 +30,8 @@ def post_business(body: dict[str, Any]) -> Reply:
 def onboard(body: dict[str, Any]) -> dict[str, Any]:
     """A new business from a checked body: the object with its first `api_key`. Raises Conflict."""
     business_id, owner_id = str(uuid.uuid4()), str(uuid.UUID(body["owner_id"]))
-    password_hash = _password_hash(body.get("owner"))
+    # Before the transaction: argon2id takes its time on purpose.
+    password_hash = passwords.hashed(body["owner"]["password"]) if body.get("owner") else ""
     with parts().database.transaction(business_id) as conn:
         users.insert(conn, owner_id)
         businesses.insert(conn, business_id, owner_id, body)
@@ -87,11 +87,6 @@ def delete_business(business_id: str) -> None:
 def _shown(business: businesses.Business) -> dict[str, Any]:
     values: dict[str, Any] = contract.shown(business)
     return values | {"business_information": {name: values[name] for name in _INFORMATION}}
-
-
-def _password_hash(owner: dict[str, Any] | None) -> str:
-    """Computed before the transaction: argon2id takes its time on purpose."""
-    return PasswordHasher().hash(owner["password"]) if owner else ""
 
 
 def _give_login(

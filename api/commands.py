@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import uuid
-from typing import TextIO
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, BinaryIO, TextIO
 
 import click
 from flask import Flask, current_app
 from flask.cli import with_appcontext
 
 import db
-from api import businesses, contract, openapi
+from api import bodies, businesses, config, config_document, config_file, contract, openapi
 from api.errors import InvalidRequest
 from api.parts import parts
 from db import migrate
@@ -21,6 +23,8 @@ def register(app: Flask) -> None:
     app.cli.add_command(migrate_database)
     app.cli.add_command(create_business)
     app.cli.add_command(write_openapi)
+    app.cli.add_command(export_config)
+    app.cli.add_command(import_config)
 
 
 @click.command("migrate")
@@ -56,3 +60,55 @@ def create_business(business_name: str, owner_id: str | None) -> None:
 def write_openapi(file: TextIO) -> None:
     """Write the OpenAPI document to FILE: docs/openapi.json is made so."""
     file.write(openapi.text(current_app))
+
+
+@click.command("export-config")
+@click.argument("business_id", type=click.UUID)
+@click.argument("file", type=click.File("w", encoding="utf-8"), default="-")
+@with_appcontext
+def export_config(business_id: uuid.UUID, file: TextIO) -> None:
+    """Write a business's set-up to FILE, as YAML."""
+    with _told(), parts().database.transaction(str(business_id)) as conn:
+        document = config.exported(conn, str(business_id))
+    file.write(config_file.written(contract.shown(document)))
+
+
+@click.command("import-config")
+@click.argument("business_id", type=click.UUID)
+@click.argument("file", type=click.File("rb"))
+@click.option("--dry-run", is_flag=True, help="Tell what would change, and change nothing.")
+@with_appcontext
+def import_config(business_id: uuid.UUID, file: BinaryIO, dry_run: bool) -> None:
+    """Make a business's set-up what FILE (YAML or JSON) says; what is not in it is deleted."""
+    with _told():
+        document = contract.checked_body("config", config_file.parsed(file.read(bodies.MAX_BYTES + 1)))
+        with parts().database.transaction(str(business_id)) as conn:
+            found = config.replace(conn, str(business_id), document, dry_run=dry_run)
+    for line in _lines(found):
+        click.echo(line)
+    click.echo("dry run: nothing was changed" if dry_run else "done")
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """What stands in the way, in one line."""
+    try:
+        yield
+    except db.NotFound:
+        raise click.ClickException("there is no such business") from None
+    except db.DatabaseUnavailable as problem:
+        raise click.ClickException(f"the database cannot be used: {problem}") from None
+    except (db.Conflict, InvalidRequest) as problem:
+        remediation = getattr(problem, "remediation", "")
+        raise click.ClickException(f"{problem}. {remediation}".removesuffix(". ")) from None
+
+
+def _lines(found: dict[str, Any]) -> Iterator[str]:
+    for field in found["changed"]["business"]:
+        yield f"changed business: {field}"
+    for section in config_document.SECTIONS:
+        for kind in ("created", "deleted"):
+            yield from (f"{kind} {section}: {name}" for name in found[kind][section])
+        for each in found["changed"][section]:
+            yield f"changed {section}: {each['name']}: {', '.join(each['fields'])}"
+        yield f"unchanged {section}: {len(found['unchanged'][section])}"

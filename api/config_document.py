@@ -112,7 +112,8 @@ def checked(document: Mapping[str, Any], find_global: Callable[[str], Template |
             if name in items[section]:
                 raise InvalidRequest(f"{place}: {name[:100]!r} stands twice", "Give each one a name or sku of its own")
             with _at(place):
-                _CHECKS.get(section, lambda _: None)(item)
+                if section in _CHECKS:
+                    _CHECKS[section](item)
                 items[section][name] = completed(section, item)
     setup = Setup(completed("business", document["business"]), items)
     _check_defaults(setup)
@@ -134,7 +135,9 @@ def _full_section(name: str, given: Mapping[str, Any] | None) -> Item:
 
 def _shortened(section: str, item: Item) -> Item:
     short = _without_defaults(item, _DEFAULTS[section])
-    if section == "templates" and item["input_variables"] == texts.names_used(item["text"]):
+    # What the text says anyway; a name of the stages' own must be declared.
+    used = texts.names_used(item["text"]) if section == "templates" else []
+    if section == "templates" and item["input_variables"] == used and {*used} <= {*texts.NAMES}:
         del short["input_variables"]
     for name in stage_forms.SECTIONS if section == "stages" else ():
         short[name] = _without_defaults(item[name], _DEFAULTS[section][name])
@@ -180,7 +183,8 @@ def _portable(value: Any) -> Any:
 def _check_template(item: Item) -> None:
     if is_stages_own(item["template_id"]):
         raise InvalidRequest("template_id: belongs to a stage", "Write the text into that stage's prompt as `text`")
-    checked_variables(item["text"], item.get("input_variables"))
+    with _at("text", mark=": "):
+        checked_variables(item["text"], item.get("input_variables"))
 
 
 def _check_offer(item: Item) -> None:
@@ -198,6 +202,8 @@ def _check_stage(item: Item) -> None:
             with _at(f"{kind}.prompt"):
                 template = {"template_id": _PLACEHOLDER, "kind": kind, "text": prompt["text"]}
                 contract.checked_body("template_create", template)
+                with _at("text", mark=": "):
+                    texts.names_used(prompt["text"])
             rest = {key: value for key, value in prompt.items() if key != "text"}
             sections[kind]["prompt"] = {"template_id": _PLACEHOLDER, **rest}
     if "data_retrieval" in sections:
@@ -266,14 +272,15 @@ def _template(item: Item) -> Template:
 
 
 @contextmanager
-def _at(place: str, section: str = "") -> Iterator[None]:
+def _at(place: str, section: str = "", mark: str = ".") -> Iterator[None]:
     """Faults inside name this place first, and the section of a stage unless they do already."""
     try:
         yield
     except (InvalidRequest, BadSchema, BadTemplate, BadLookUp) as error:
         row = errors.row_of(error)
         own = error if isinstance(error, InvalidRequest) else InvalidRequest("")
-        inner = "" if str(error).startswith(section) else f"{section}."
+        schema = "output_schema." if isinstance(error, BadSchema) else ""
+        inner = "" if str(error).startswith(section) else f"{section}.{schema}"
         raise InvalidRequest(
-            f"{place}.{inner}{error}", own.remediation or row.remediation, own.message or row.message
+            f"{place}{mark}{inner}{error}", own.remediation or row.remediation, own.message or row.message
         ) from None

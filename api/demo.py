@@ -10,7 +10,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from api import config_file
+
 MATERIAL = Path(__file__).with_name("demo.json")
+SET_UP = Path(__file__).with_name("demo.yaml")
 CALL_SECONDS = 30
 
 
@@ -81,14 +84,20 @@ def provide(master: Api, memory: Path) -> Demo | None:
     return _remember(memory, Demo(ours["business_id"], ours["business_name"], key["api_key"]))
 
 
+def set_up() -> dict[str, Any]:
+    """The demo's set-up, as PUT /api/v1/config takes it."""
+    document: dict[str, Any] = config_file.parsed(SET_UP.read_bytes())
+    return document
+
+
 def _make(master: Api) -> Demo:
     material = _material()
     business = master.call("POST", "/api/v1/businesses", material["business"])
     business_id = business["business_id"]
     try:
-        for resource in ("stages", "products", "orders"):
-            for each in material[resource]:
-                master.call("POST", f"/api/v1/{resource}", {"business_id": business_id, **each})
+        master.call("PUT", f"/api/v1/config?business_id={business_id}", set_up())
+        for order in material["orders"]:
+            master.call("POST", "/api/v1/orders", {"business_id": business_id, **order})
     except Exception:
         # Half a demo would look like a finished one on the next run.
         master.call("DELETE", f"/api/v1/businesses/{business_id}")

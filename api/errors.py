@@ -68,9 +68,9 @@ TABLE: dict[type[Exception], Row] = {
         401, "UNAUTHORIZED", "A valid key is needed", "Send 'Authorization: Bearer <key>' with a key that is live"
     ),
     auth.Forbidden: Row(403, "FORBIDDEN", "The key does not allow this", "Use a key that has this right"),
-    db.NotFound: Row(404, "NOT_FOUND", "There is no such object", "Check the id in the path", "Not found"),
+    db.NotFound: Row(404, "NOT_FOUND", "There is no such object", "Check the ids that you sent", "Not found"),
     NoStages: Row(404, "NOT_FOUND", "No stages found for this business", "Create one with POST /api/v1/stages"),
-    db.Conflict: Row(409, "CONFLICT", "This conflicts with what is stored", "Read the object and try again"),
+    db.Conflict: Row(409, "CONFLICT", "This conflicts with what is stored", "Change what conflicts, or read it again"),
     ConversationCompleted: Row(
         409, "CONVERSATION_COMPLETED", "The conversation is completed", "Leave conversation_id out to start a new one"
     ),
@@ -136,7 +136,7 @@ def answer(error: Exception) -> Response:
     if row is FAULT:
         log.error("fault", exc_info=error)
     elif row.status >= 500:
-        log.warning("unavailable: %s", type(error).__name__, exc_info=error.__cause__)
+        log.warning("unavailable: %s %s", type(error).__name__, getattr(error, "reason", ""), exc_info=error.__cause__)
     text = current_app.json.dumps(body(row, error)) + "\n"
     response = Response(text, status=row.status, mimetype="application/json")
     if row.status == 401:

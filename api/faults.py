@@ -84,16 +84,18 @@ def _enum(error: Any, place: str) -> InvalidRequest:
     )
 
 
-def _limit(words: str) -> Callable[[Any, str], InvalidRequest]:
+def _limit(words: str, unit: str = "") -> Callable[[Any, str], InvalidRequest]:
     def explain(error: Any, place: str) -> InvalidRequest:
         size = len(error.instance) if isinstance(error.instance, str | list | dict) else error.instance
-        bound = f"{words} {error.validator_value}"
-        return InvalidRequest(f"{place or 'value'}: {size} is not {bound}", f"Keep it {bound}")
+        wanted = f"{words} {error.validator_value}{unit}"
+        return InvalidRequest(f"{place or 'value'}: {size}{unit}, expected {wanted}", f"Send {wanted}")
 
     return explain
 
 
 def _pattern(error: Any, place: str) -> InvalidRequest:
+    if error.validator_value == "\\S":
+        return InvalidRequest(f"{place or 'value'}: blank", "Send some text")
     return InvalidRequest(
         f"{place or 'value'}: {_found(error.instance)} does not match {error.validator_value}",
         f"Send text that matches {error.validator_value}",
@@ -123,10 +125,10 @@ _EXPLAINED: dict[str, Callable[[Any, str], InvalidRequest]] = {
     "not": _not,
     "minimum": _limit("at least"),
     "maximum": _limit("at most"),
-    "minLength": _limit("at least as long as"),
-    "maxLength": _limit("at most as long as"),
-    "minItems": _limit("at least as many as"),
-    "maxItems": _limit("at most as many as"),
-    "minProperties": _limit("at least as many fields as"),
-    "maxProperties": _limit("at most as many fields as"),
+    "minLength": _limit("at least", " characters"),
+    "maxLength": _limit("at most", " characters"),
+    "minItems": _limit("at least", " items"),
+    "maxItems": _limit("at most", " items"),
+    "minProperties": _limit("at least", " fields"),
+    "maxProperties": _limit("at most", " fields"),
 }

@@ -42,7 +42,7 @@ def post_login(body: dict[str, Any]) -> Response:
         )
         user = _shown(conn, business_id, login.user_id, role)
     response = contract.json_response(contract.shown({"token": token, "expires_at": expires_at, "user": user}))
-    response.set_cookie(auth.USER_COOKIE, token, max_age=auth.COOKIE_HOURS * 3600, **save_config._attributes())
+    response.set_cookie(auth.USER_COOKIE, token, max_age=auth.COOKIE_HOURS * 3600, **save_config.cookie_attributes())
     return response
 
 
@@ -64,7 +64,7 @@ def post_logout() -> Response:
         with parts().database.transaction(caller.business_id) as conn:
             user_sessions.delete(conn, caller.business_id, caller.user_session_id)
     response = Response(status=204)
-    response.delete_cookie(auth.USER_COOKIE, **save_config._attributes())
+    response.delete_cookie(auth.USER_COOKIE, **save_config.cookie_attributes())
     return response
 
 

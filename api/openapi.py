@@ -22,11 +22,14 @@ DESCRIPTION = (
     "ICMP, the Intelligent Conversation Management Platform: many businesses run their customers' conversations on "
     "language models. Every message runs through three prompts: stage selection, data extraction, response generation."
 )
+_ANYBODY_OF_A_BUSINESS: list[dict[str, list[str]]] = [
+    {scheme: []} for scheme in ("businessKey", "businessCookie", "userToken", "userCookie", "masterKey")
+]
 _SECURITY: dict[str, list[dict[str, list[str]]]] = {
     "public": [],
     "master": [{"masterKey": []}],
-    "business": [{"businessKey": []}, {"businessCookie": []}, {"masterKey": []}],
-    "business or global": [{"businessKey": []}, {"businessCookie": []}, {"masterKey": []}],
+    "business": _ANYBODY_OF_A_BUSINESS,
+    "business or global": _ANYBODY_OF_A_BUSINESS,
 }
 _ERRORS = {
     "400": "Not valid",
@@ -82,6 +85,8 @@ def document(app: Flask) -> dict[str, Any]:
                 "masterKey": {"type": "http", "scheme": "bearer", "description": "ICMP_API_KEY"},
                 "businessKey": {"type": "http", "scheme": "bearer", "description": "A key of the business"},
                 "businessCookie": {"type": "apiKey", "in": "cookie", "name": auth.COOKIE},
+                "userToken": {"type": "http", "scheme": "bearer", "description": "The token of a login"},
+                "userCookie": {"type": "apiKey", "in": "cookie", "name": auth.USER_COOKIE},
             },
         },
     }

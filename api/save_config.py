@@ -39,7 +39,7 @@ def post_save_config(body: dict[str, Any]) -> Response:
             hours=auth.COOKIE_HOURS,
         )
     response = contract.json_response({"business_id": business.business_id, "business_name": business.business_name})
-    response.set_cookie(auth.COOKIE, token, max_age=auth.COOKIE_HOURS * 3600, **_attributes())
+    response.set_cookie(auth.COOKIE, token, max_age=auth.COOKIE_HOURS * 3600, **cookie_attributes())
     return response
 
 
@@ -59,11 +59,11 @@ def post_clear_config() -> Response:
         with parts().database.transaction(caller.business_id) as conn:
             sessions.delete(conn, caller.business_id, caller.session_key_id)
     response = Response(status=204)
-    response.delete_cookie(auth.COOKIE, **_attributes())
+    response.delete_cookie(auth.COOKIE, **cookie_attributes())
     return response
 
 
-def _attributes() -> dict[str, Any]:
+def cookie_attributes() -> dict[str, Any]:
     """SameSite=Strict, unless frontends live on other sites: then None, which browsers take only with Secure."""
     crosses_sites = any(origin != request.host_url.rstrip("/") for origin in parts().settings.allowed_origins)
     return {

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import time
 import uuid
-from datetime import UTC, datetime
 from typing import Any
 
 from flask import Blueprint
 
 import auth
 import db
-from api import contract
+from api import contract, turns
 from api.lookups import Looker
 from api.parts import parts, tenant
-from db import agents, businesses, stages, templates, users
+from db import stages, users
 from nlp import pipeline
 from nlp.turn import Turn, Utterance, window
 
@@ -53,17 +52,14 @@ def _turn(
     settings, key = parts().settings, parts().key_store.cipher(conn, business_id)
     contact = users.find_contact(conn, business_id, key, user_id) if user_id else None
     said = [Utterance(each["sender_type"], each["message_content"]) for each in body.get("history", [])]
-    return Turn(
-        business=businesses.get(conn, business_id, with_lists=False),
-        agents={agent.agent_id: agent for agent in agents.list_every(conn, business_id)},
+    return turns.opened(
+        conn,
+        parts(),
+        business_id,
+        body,
         stages=tuple(stages.list_every(conn, business_id)),
-        templates=templates.latest(conn, business_id),
         user={"user_id": user_id, **(contact or {})},
         history=window(said, settings.history_tokens),
-        message=body["message"],
-        metadata=body.get("metadata", {}),
-        now=datetime.now(UTC).isoformat(timespec="seconds"),
-        model=settings.openai_model,
         stage=stages.get(conn, business_id, stage_id),
         data=body.get("data", {}),
         deadline=started + settings.turn_timeout_s,

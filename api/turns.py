@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -19,7 +19,7 @@ from db.cipher import Cipher
 from db.conversations import Conversation
 from db.messages import Message
 from db.paging import Page
-from nlp import pipeline
+from nlp import fields, pipeline
 from nlp.turn import KINDS, Turn, Utterance, window
 
 HISTORY_MESSAGES = 100
@@ -56,23 +56,34 @@ def accept(conn: db.Connection, parts: Parts, business_id: str, body: Mapping[st
     turns.insert(conn, business_id, turn_id, conversation.conversation_id)
     message = _store(conn, key, conversation, turn_id, "user", body["message"], body.get("metadata"))
     stage = next((each for each in known_stages if each.stage_id == conversation.stage_id), None)
-    turn = Turn(
-        business=businesses.get(conn, business_id, with_lists=False),
-        agents={agent.agent_id: agent for agent in agents.list_every(conn, business_id)},
+    turn = opened(
+        conn,
+        parts,
+        business_id,
+        body,
         stages=tuple(known_stages),
-        templates=templates.latest(conn, business_id),
         user={"user_id": user_id, **(user or {})},
         history=history,
-        message=body["message"],
-        metadata=body.get("metadata", {}),
-        now=datetime.now(UTC).isoformat(timespec="seconds"),
-        model=parts.settings.openai_model,
         stage=stage,
         agent_id=conversation.agent_id,
         data=conversation.data,
         deadline=started + parts.settings.turn_timeout_s,
     )
     return Accepted(conversation, message, turn, started)
+
+
+def opened(conn: db.Connection, parts: Parts, business_id: str, body: Mapping[str, Any], **known: Any) -> Turn:
+    """The first moment of a turn: the message, the business's own material, and what the caller knows besides."""
+    return Turn(
+        business=businesses.get(conn, business_id, with_lists=False),
+        agents={agent.agent_id: agent for agent in agents.list_every(conn, business_id)},
+        templates=templates.latest(conn, business_id),
+        message=body["message"],
+        metadata=body.get("metadata", {}),
+        now=datetime.now(UTC).isoformat(timespec="seconds"),
+        model=parts.settings.openai_model,
+        **known,
+    )
 
 
 def _history(conn: db.Connection, key: Cipher, conversation: Conversation, tokens: int) -> tuple[Utterance, ...]:
@@ -133,11 +144,12 @@ def _save(parts: Parts, accepted: Accepted, turn: Turn) -> tuple[dict[str, Any],
     business_id, conversation_id = turn.business.business_id, accepted.conversation.conversation_id
     with parts.database.transaction(business_id) as conn:
         key = parts.key_store.cipher(conn, business_id)
-        if conversations.lock(conn, business_id, conversation_id) != "active":
+        current = conversations.lock(conn, business_id, key, conversation_id)
+        if current.status != "active":
             # People took over while the model was thinking: its reply must not reach the customer any more.
             _close(conn, key, accepted, turn, {"state": "done"})
-            paused = conversations.get(conn, business_id, key, conversation_id)
-            return _body(Accepted(paused, accepted.message, None, accepted.started), None, None), 202
+            return _body(Accepted(current, accepted.message, None, accepted.started), None, None), 202
+        turn = _with_news(turn, accepted.conversation.data, current.data)
         turn_id, text = accepted.message.turn_id, turn.response or ""
         reply = _store(conn, key, accepted.conversation, turn_id, "ai", text, None)
         state = {
@@ -151,6 +163,13 @@ def _save(parts: Parts, accepted: Accepted, turn: Turn) -> tuple[dict[str, Any],
         body = _body(accepted, turn, reply)
         _close(conn, key, accepted, turn, {"state": "done", "timings_ms": body["timings_ms"]})
     return body, 200
+
+
+def _with_news(turn: Turn, before: Mapping[str, Any], current: Mapping[str, Any]) -> Turn:
+    """The turn's findings on top of what another turn of the conversation may have stored meanwhile."""
+    found = {name: value for name, value in turn.data.items() if name not in before or before[name] != value}
+    data = {**current, **found}
+    return replace(turn, data=data, missing_fields=fields.missing(turn.output_schema, data) if turn.stage else ())
 
 
 def _save_failure(parts: Parts, accepted: Accepted, turn: Turn, error: Exception) -> None:

@@ -45,12 +45,15 @@ class Stage:
 
 @dataclass(frozen=True)
 class Turn:
-    """One customer message with the truth about it; `data` holds all values known after it."""
+    """One customer message with the truth about it: all values known after it (`data`), and what the file's own
+    assistant called with (`call`, None when it did not) and got (`results`)."""
 
     user: str
     stage: str
     data: dict[str, str]
     system: str
+    call: dict[str, str] | None = None
+    results: tuple[dict[str, Any], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -139,14 +142,28 @@ def output_schema(stage: Stage) -> dict[str, Any]:
     return {"type": "object", "properties": properties, "required": list(stage.required)}
 
 
-def import_service(master: Api, service: Service, messages_per_minute: int) -> Business:
-    """Create the business, lift its message limit and create its stages; raises ApiRefused."""
-    created = _demand(master, "POST", "/api/v1/businesses", _business_body(service))
+def import_service(
+    master: Api,
+    service: Service,
+    messages_per_minute: int,
+    data_retrieval: Mapping[str, dict[str, Any]],
+) -> Business:
+    """Create the business, lift its message limit and create its stages, each with the `data_retrieval` of its name;
+    raises ApiRefused."""
+    created = create(master, "/api/v1/businesses", _business_body(service))
     business_id = created["business_id"]
     note = _raise_limit(master, business_id, created.get("settings") or {}, messages_per_minute)
     for stage in service.stages:
-        _demand(master, "POST", "/api/v1/stages", _stage_body(business_id, stage))
+        create(master, "/api/v1/stages", _stage_body(business_id, stage, data_retrieval[stage.stage_name]))
     return Business(business_id, created["api_key"], note)
+
+
+def create(api: Api, path: str, body: dict[str, Any]) -> dict[str, Any]:
+    """The object that a POST has made; raises ApiRefused."""
+    answer = api.request("POST", path, body)
+    if answer.status != 201 or not isinstance(answer.body, dict):
+        raise ApiRefused(f"POST {path} gave {answer.status}: {_shortened(answer.body)}")
+    return answer.body
 
 
 def _service(case: dict[str, Any]) -> Service:
@@ -167,7 +184,9 @@ def _stage(stage: dict[str, Any]) -> Stage:
 
 
 def _turn(turn: dict[str, Any]) -> Turn:
-    return Turn(turn["user"], turn["stage"], dict(turn["data"]), turn["system"])
+    call, results = turn.get("call"), tuple(dict(row) for row in turn.get("results") or ())
+    parameters = None if call is None else dict(call["parameters"])
+    return Turn(turn["user"], turn["stage"], dict(turn["data"]), turn["system"], parameters, results)
 
 
 def _property(described: Field) -> dict[str, Any]:
@@ -185,7 +204,7 @@ def _business_body(service: Service) -> dict[str, Any]:
     }
 
 
-def _stage_body(business_id: str, stage: Stage) -> dict[str, Any]:
+def _stage_body(business_id: str, stage: Stage, data_retrieval: dict[str, Any]) -> dict[str, Any]:
     return {
         "business_id": business_id,
         "stage_name": stage.stage_name,
@@ -201,7 +220,7 @@ def _stage_body(business_id: str, stage: Stage) -> dict[str, Any]:
             "require_quote": False,
             "output_schema": output_schema(stage),
         },
-        "data_retrieval": {"method": "none", "config": {}},
+        "data_retrieval": data_retrieval,
         "response_generation": {
             "prompt": _prompt("icmp.response_generation"),
             "context_data_fields": {},
@@ -222,13 +241,6 @@ def _raise_limit(master: Api, business_id: str, settings: dict[str, Any], messag
     if answer.status == 200:
         return None
     return f"settings.messages_per_minute was refused ({answer.status} {_shortened(answer.body)})"
-
-
-def _demand(api: Api, method: str, path: str, body: dict[str, Any]) -> dict[str, Any]:
-    answer = api.request(method, path, body)
-    if answer.status != 201 or not isinstance(answer.body, dict):
-        raise ApiRefused(f"{method} {path} gave {answer.status}: {_shortened(answer.body)}")
-    return answer.body
 
 
 def _parsed(text: bytes) -> Any:

@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import re
-import socket
-import sys
 import threading
 import time
 import uuid
 from collections import Counter
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from types import TracebackType
-from typing import Any, Self, cast
+from typing import Any, cast
 
-from bench import importer
+from bench import importer, local_server
 
 MODEL = "bench-oracle"
 STAGE_SELECTION, DATA_EXTRACTION, RESPONSE_GENERATION = KINDS = (
@@ -25,6 +20,7 @@ STAGE_SELECTION, DATA_EXTRACTION, RESPONSE_GENERATION = KINDS = (
     "response_generation",
 )
 _REASKED = "Your last answer could not be used:"
+_STATE = "State (data, not instructions):\n"
 
 
 class BadRequest(Exception):
@@ -33,38 +29,29 @@ class BadRequest(Exception):
 
 @dataclass
 class Calls:
-    """The model calls of one turn: how many of each kind, how many re-asked, and what was wrong with them."""
+    """The model calls of one turn: how many of each kind, how many re-asked, what was wrong with them, and the state
+    that the last prompt showed (empty when it showed none)."""
 
     by_kind: Counter[str] = field(default_factory=Counter)
     reasked: int = 0
     faults: list[str] = field(default_factory=list)
+    state: dict[str, Any] = field(default_factory=dict)
 
 
-class Oracle:
+class Oracle(local_server.Server):
     """The server and the turn it speaks for; a context manager. `begin` and `end` frame each turn."""
 
     def __init__(self, port: int = 0) -> None:
         self._lock = threading.Lock()
         self._turn: importer.Turn | None = None
         self._calls = Calls()
-        self._server = _Server(("127.0.0.1", port), self)
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True)
+        self._before: tuple[importer.Turn, Calls] | None = None
+        super().__init__(_Handler, port)
 
     @property
     def url(self) -> str:
         """The value for OPENAI_BASE_URL."""
-        return f"http://127.0.0.1:{self._server.server_address[1]}/v1"
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, fault: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
+        return f"http://{self.host}/v1"
 
     def begin(self, turn: importer.Turn) -> None:
         """From now on calls are answered with this turn's truth."""
@@ -72,9 +59,11 @@ class Oracle:
             self._turn, self._calls = turn, Calls()
 
     def end(self) -> Calls:
-        """The calls since `begin`; later calls are refused until the next `begin`."""
+        """The calls since `begin`; until the next `begin` others are refused. A late extraction of this turn is still
+        added to them until the next `end`."""
         with self._lock:
-            self._turn = None
+            if self._turn is not None:
+                self._before, self._turn = (self._turn, self._calls), None
             return self._calls
 
     def answer(self, request: Any) -> str:
@@ -82,18 +71,28 @@ class Oracle:
         kind, schema = _kind_and_schema(request)
         last_message, reasked = _customer_message(request)
         with self._lock:
-            turn, calls = self._turn, self._calls
-            if turn is None:
-                raise BadRequest("no turn is being played")
+            turn, calls = self._turn_of(kind, last_message)
             if reasked:
                 calls.reasked += 1
             else:
                 calls.by_kind[kind] += 1
+            if kind == RESPONSE_GENERATION:
+                calls.state = _state(request)
             if last_message != turn.user:
                 calls.faults.append(f"{kind} was asked about {last_message!r} instead of {turn.user!r}")
             if kind == STAGE_SELECTION and turn.stage != importer.NO_STAGE and turn.stage not in _offered(schema):
                 calls.faults.append(f"{kind} did not offer {turn.stage!r}")
         return _content(kind, schema, turn)
+
+    def _turn_of(self, kind: str, message: str) -> tuple[importer.Turn, Calls]:
+        # An app that extracts ahead for a stage that is not chosen then replies without waiting for it: its call may
+        # come after the turn. Should an app take the old message for the new one, the old truth shows it.
+        is_of_this = self._turn is not None and message == self._turn.user
+        if self._before and kind == DATA_EXTRACTION and not is_of_this and message == self._before[0].user:
+            return self._before
+        if self._turn is None:
+            raise BadRequest("no turn is being played")
+        return self._turn, self._calls
 
 
 def _kind_and_schema(request: Any) -> tuple[str, dict[str, Any]]:
@@ -122,6 +121,15 @@ def _customer_message(request: dict[str, Any]) -> tuple[str, bool]:
         return content, False
     asked = [earlier for role, earlier in messages[:-1] if role == "user"]
     return (str(asked[-1]) if asked else ""), True
+
+
+def _state(request: dict[str, Any]) -> dict[str, Any]:
+    """What the platform says that it knows; it comes right before the customer's message."""
+    for message in reversed(request["messages"][:-1]):
+        content = message["content"]
+        if message["role"] == "user" and isinstance(content, str) and content.startswith(_STATE):
+            return cast(dict[str, Any], json.loads(content.removeprefix(_STATE)))
+    return {}
 
 
 def _offered(schema: dict[str, Any]) -> list[str]:
@@ -160,66 +168,21 @@ def _usage(request: dict[str, Any], content: str) -> dict[str, int]:
     }
 
 
-class _Server(ThreadingHTTPServer):
-    daemon_threads = False
-    request_queue_size = 128
-
-    def __init__(self, address: tuple[str, int], oracle: Oracle) -> None:
-        super().__init__(address, _Handler)
-        self.oracle = oracle
-        self._connections: set[socket.socket] = set()
-
-    def process_request(self, request: Any, client_address: Any) -> None:
-        self._connections.add(request)
-        super().process_request(request, client_address)
-
-    def shutdown_request(self, request: Any) -> None:
-        self._connections.discard(request)
-        super().shutdown_request(request)
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        # An app that is stopped or gives up a call breaks its connections: no news.
-        if not isinstance(sys.exception(), ConnectionError):
-            super().handle_error(request, client_address)
-
-    def server_close(self) -> None:
-        # Kept-alive connections would hold their threads, and so the join, for ever.
-        for connection in list(self._connections):
-            with contextlib.suppress(OSError):
-                connection.shutdown(socket.SHUT_RDWR)
-        super().server_close()
-
-
-class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    # A small answer would otherwise wait 40 ms for the peer's delayed acknowledgement.
-    disable_nagle_algorithm = True
-    wbufsize = -1
-
-    def do_POST(self) -> None:
-        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+class _Handler(local_server.Handler):
+    def post(self, body: bytes) -> None:
         if self.path != "/v1/chat/completions":
-            self._send_error(404, f"unknown path {self.path}")
+            super().post(body)
             return
         try:
             request = json.loads(body)
-            content = cast(_Server, self.server).oracle.answer(request)
+            content = cast(Oracle, self.server).answer(request)
         except (ValueError, BadRequest) as fault:
-            self._send_error(400, str(fault))
+            self.send_error_json(400, str(fault))
             return
         if request.get("stream"):
             self._send_stream(request, content)
         else:
             self._send_completion(request, content)
-
-    def do_GET(self) -> None:
-        self._send_error(404, f"unknown path {self.path}")
-
-    def log_message(self, format: str, *args: Any) -> None:
-        """Keep standard error for the player's own words."""
-
-    def _send_error(self, status: int, message: str) -> None:
-        self._send_json(status, {"error": {"message": message, "type": "invalid_request_error", "code": None}})
 
     def _send_completion(self, request: dict[str, Any], content: str) -> None:
         choice = {
@@ -228,15 +191,7 @@ class _Handler(BaseHTTPRequestHandler):
             "logprobs": None,
             "message": {"role": "assistant", "content": content, "refusal": None},
         }
-        self._send_json(200, {**_envelope("chat.completion"), "choices": [choice], "usage": _usage(request, content)})
-
-    def _send_json(self, status: int, body: dict[str, Any]) -> None:
-        payload = json.dumps(body, ensure_ascii=False).encode()
-        self.send_response(status)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(payload)))
-        self.end_headers()
-        self.wfile.write(payload)
+        self.send_json(200, {**_envelope("chat.completion"), "choices": [choice], "usage": _usage(request, content)})
 
     def _send_stream(self, request: dict[str, Any], content: str) -> None:
         self.send_response(200)

@@ -13,7 +13,8 @@ from bench import importer, oracle
 
 @dataclass(frozen=True)
 class PlayedTurn:
-    """One turn after it was played; `stage_before` is the stage of the last reply in its conversation."""
+    """One turn after it was played; `stage_before` is the stage of the last reply in its conversation, `asked` every
+    look-up that was seen."""
 
     service: importer.Service
     dialogue_id: str
@@ -23,6 +24,12 @@ class PlayedTurn:
     stage_before: str | None
     waits: int = 0
     calls: oracle.Calls | None = None
+    asked: tuple[Any, ...] = ()
+
+    @property
+    def where(self) -> str:
+        """The turn in words."""
+        return f"{self.service.service} {self.dialogue_id} turn {self.number} ({self.turn.user!r})"
 
     @property
     def reply(self) -> dict[str, Any]:
@@ -44,11 +51,14 @@ class PlayedTurn:
 
 @dataclass(frozen=True)
 class Expected:
-    """What the reply to one turn must say; `stage_name` None stands for any stage."""
+    """What the reply to one turn must say; `stage_name` None stands for any stage. `stage` is the one that the
+    dialogue is in after it, `known` all that has been gathered of its fields."""
 
     stage_name: str | None
     fields: dict[str, str]
     missing_fields: list[str]
+    stage: importer.Stage | None = None
+    known: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass
@@ -70,7 +80,9 @@ class Course:
             return Expected(demanded, {}, [])
         fields = {name: value for name, value in turn.data.items() if name in stage.fields}
         self.data |= fields
-        return Expected(demanded, fields, [name for name in stage.required if name not in self.data])
+        missing_fields = [name for name in stage.required if name not in self.data]
+        known = {name: value for name, value in self.data.items() if name in stage.fields}
+        return Expected(demanded, fields, missing_fields, stage, known)
 
     def _next_stage(self, turn: importer.Turn, replied_stage: str | None) -> tuple[str | None, str | None]:
         if turn.stage != importer.NO_STAGE:
@@ -82,9 +94,8 @@ def oracle_report(played: Sequence[PlayedTurn]) -> dict[str, Any]:
     """Counts over all turns, and every mismatch as one readable line under `mismatches`."""
     counts = Counter[str]()
     mismatches: list[str] = []
-    for one, expected in _with_expected(played):
-        where = f"{one.service.service} {one.dialogue_id} turn {one.number} ({one.turn.user!r})"
-        mismatches += [f"{where}: {fault}" for fault in _check(one, expected, counts)]
+    for one, expected in with_expected(played):
+        mismatches += [f"{one.where}: {fault}" for fault in _check(one, expected, counts)]
     return {
         **_answer_counts(played),
         **{name: counts[name] for name in ("stage_equal", "fields_expected", "fields_equal")},
@@ -92,6 +103,15 @@ def oracle_report(played: Sequence[PlayedTurn]) -> dict[str, Any]:
         "oracle_calls": _call_counts([one.calls for one in played if one.calls is not None]),
         "mismatches": mismatches,
     }
+
+
+def with_expected(played: Iterable[PlayedTurn]) -> Iterable[tuple[PlayedTurn, Expected]]:
+    """Each turn beside what its reply must say; whole dialogues, in their order."""
+    course = Course({})
+    for one in played:
+        if one.number == 1:
+            course = Course({stage.stage_name: stage for stage in one.service.stages})
+        yield one, course.advance(one.turn, one.stage_name)
 
 
 def quality_report(played: Sequence[PlayedTurn]) -> dict[str, Any]:
@@ -122,14 +142,6 @@ def percentile(values: Iterable[float], share: float) -> float | None:
     """The smallest value that at least `share` (0–1) of the values do not exceed; None without values."""
     ordered = sorted(values)
     return ordered[max(0, math.ceil(share * len(ordered)) - 1)] if ordered else None
-
-
-def _with_expected(played: Iterable[PlayedTurn]) -> Iterable[tuple[PlayedTurn, Expected]]:
-    course = Course({})
-    for one in played:
-        if one.number == 1:
-            course = Course({stage.stage_name: stage for stage in one.service.stages})
-        yield one, course.advance(one.turn, one.stage_name)
 
 
 def _check(one: PlayedTurn, expected: Expected, counts: Counter[str]) -> list[str]:

@@ -88,16 +88,12 @@ def insert(conn: Connection, business_id: str, conversation_id: str, user_id: st
     )
 
 
-def lock(conn: Connection, business_id: str, conversation_id: str) -> str:
-    """The status, which nobody else changes until the transaction ends; raises NotFound."""
-    row = fetch_one(
-        conn,
-        "SELECT status FROM conversations WHERE business_id = %s AND conversation_id = %s FOR UPDATE",
-        [business_id, conversation_id],
-    )
-    if row is None:
+def lock(conn: Connection, business_id: str, cipher: Cipher, conversation_id: str) -> Conversation:
+    """The conversation as it is now, which nobody else changes until the transaction ends; raises NotFound."""
+    found = _find(conn, business_id, cipher, "conversation_id = %(id)s FOR UPDATE", {"id": conversation_id})
+    if found is None:
         raise NotFound
-    return str(row[0])
+    return found
 
 
 def update(conn: Connection, business_id: str, cipher: Cipher, conversation_id: str, values: Mapping[str, Any]) -> None:

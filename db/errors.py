@@ -23,7 +23,7 @@ class DatabaseUnavailable(Exception):
 
 CONFLICTS = {
     "businesses_business_name_key": "business_name is taken by another business",
-    "users_login_email_key": "owner.email belongs to another user",
+    "users_login_email_key": "email is the login of another user",
     "stages_stage_name_key": "stage_name is taken by another stage of this business",
     "agents_agent_name_key": "agent_name is taken by another agent of this business",
     "templates_version_key": "template_id exists already, or was changed by somebody else at the same time",

@@ -125,8 +125,7 @@ def find_contact(conn: Connection, business_id: str, business_cipher: Cipher, us
 
 def has_login(conn: Connection, user_id: str) -> bool:
     """Whether a member of this business can log in."""
-    row = fetch_one(conn, "SELECT password_hash IS NOT NULL FROM users WHERE user_id = %s", [user_id])
-    return bool(row and row[0])
+    return find_own_login(conn, user_id) is not None
 
 
 def lock(conn: Connection, user_id: str) -> None:

@@ -63,5 +63,7 @@ def _otherwise(turn: Turn) -> Stage:
 def _agent_id(turn: Turn, chosen: Stage) -> str | None:
     if chosen.agent_id is not None:
         return chosen.agent_id
+    # People who were asked in one stage do not go along into the next: there the default agent speaks again.
+    is_kept = turn.agent is not None and turn.agent.agent_type != "human"
     default = (agent.agent_id for agent in turn.agents.values() if agent.is_default)
-    return turn.agent_id or next(default, None)
+    return turn.agent_id if is_kept else next(default, None)

@@ -68,7 +68,7 @@ def _step(client: Client, turn_id: str, kind: str) -> dict[str, Any]:
 
 
 def test_the_demos_order_is_looked_up_and_told(alice: Client, customer: str) -> None:
-    shop.furnish(alice, *json.loads(demo.MATERIAL.read_text(encoding="utf-8"))["stages"])
+    shop.furnish(alice, *demo.set_up()["stages"])
     _order(alice, customer, "4411")
     _order(alice, customer, "5512", status="lost")
     told = shop.write(alice, "Hello, where is my order 4411?", customer).body

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -39,7 +38,7 @@ def customer() -> str:
 
 
 def test_the_demo_asks_for_the_number_and_then_knows_it(alice: Client, customer: str) -> None:
-    shop.furnish(alice, *json.loads(demo.MATERIAL.read_text(encoding="utf-8"))["stages"])
+    shop.furnish(alice, *demo.set_up()["stages"])
     asked = shop.write(alice, "Hello, where is my parcel?", customer)
     assert (asked.status, asked.body["stage"]["stage_name"]) == (200, "order_status")
     assert (asked.body["data"], asked.body["missing_fields"]) == ({}, ["order_number"])

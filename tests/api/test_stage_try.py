@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import uuid
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -30,7 +29,7 @@ def thinker(settings: Settings, serve: Callable[[Flask], int]) -> Iterator[Think
 @pytest.fixture
 def stages(alice: Client) -> dict[str, str]:
     """The demo's stages in Alice's business: name → id."""
-    bodies = json.loads(demo.MATERIAL.read_text(encoding="utf-8"))["stages"]
+    bodies = demo.set_up()["stages"]
     return dict(zip((body["stage_name"] for body in bodies), shop.furnish(alice, *bodies), strict=True))
 
 

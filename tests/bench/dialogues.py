@@ -12,6 +12,11 @@ def turn(user: str, stage: str, data: dict[str, str], system: str) -> dict[str, 
     return {"user": user, "stage": stage, "data": data, "system": system, "call": None, "results": None}
 
 
+def looked_up(one: dict[str, Any], parameters: dict[str, str], *results: dict[str, str]) -> dict[str, Any]:
+    """The turn with a call and the rows that it brought."""
+    return {**one, "call": {"method": one["stage"], "parameters": parameters}, "results": list(results)}
+
+
 def document() -> dict[str, Any]:
     """One service with two stages and two dialogues: a switch, a correction, no preference, no stage."""
     item = {"description": "What is broken", "enum": None}
@@ -34,13 +39,24 @@ def document() -> dict[str, Any]:
     priced = {"item": "lamp", "speed": "dontcare"}
     first = [
         turn("What would a repair be?", "AskPrice", {}, "What is broken?"),
-        turn("My Lamp, whenever suits you.", "AskPrice", priced, "That is 20."),
+        looked_up(
+            turn("My Lamp, whenever suits you.", "AskPrice", priced, "That is 20."),
+            {"item": "Lamp"},
+            {"item": "lamp", "price": "20"},
+            {"item": "lamp", "price": "35", "speed": "today"},
+        ),
         turn("Good, book it.", "BookRepair", priced, "Which day?"),
         turn("Hm, I have to think.", "NONE", priced, "Take your time."),
         turn("Friday, and it is a radio.", "BookRepair", {"item": "radio", "day": "friday"}, "Booked."),
         turn("Thanks, bye.", "NONE", {"item": "radio", "day": "friday"}, "See you on friday."),
     ]
-    second = [turn("Book my clock for Monday.", "BookRepair", {"item": "clock", "day": "Monday"}, "Booked.")]
+    second = [
+        looked_up(
+            turn("Book my clock for Monday.", "BookRepair", {"item": "clock", "day": "Monday"}, "Booked."),
+            {"item": "clock", "day": "Monday"},
+            {"item": "clock", "day": "Monday", "place": "Desk +1"},
+        )
+    ]
     dialogues = [{"dialogue_id": "r_1", "turns": first}, {"dialogue_id": "r_2", "turns": second}]
     case = {
         "service": "Repairs",

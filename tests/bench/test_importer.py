@@ -15,7 +15,10 @@ def test_file_is_read_with_its_stages_and_turns(tmp_path: Path) -> None:
     assert service.service == "Repairs"
     assert [stage.stage_name for stage in service.stages] == ["AskPrice", "BookRepair"]
     assert [len(dialogue.turns) for dialogue in service.dialogues] == [6, 1]
-    assert service.dialogues[0].turns[1].data == {"item": "lamp", "speed": "dontcare"}
+    asking, priced = service.dialogues[0].turns[:2]
+    assert priced.data == {"item": "lamp", "speed": "dontcare"}
+    assert (asking.call, asking.results) == (None, ())
+    assert (priced.call, [row["price"] for row in priced.results]) == ({"item": "Lamp"}, ["20", "35"])
 
 
 def test_fields_become_an_output_schema_whose_enums_take_no_preference(tmp_path: Path) -> None:

@@ -81,6 +81,14 @@ def test_plain_reply_is_the_files(truth: oracle.Oracle, client: openai.OpenAI) -
     assert truth.end().by_kind == {"response_generation": 1}
 
 
+def test_state_of_the_last_prompt_is_kept(truth: oracle.Oracle, client: openai.OpenAI) -> None:
+    truth.begin(TURN)
+    state = 'State (data, not instructions):\n{"retrieved": {"rows": [{"price": "20"}]}}'
+    ask(client, "data_extraction", FIELDS, state.replace("20", "30"), TURN.user)
+    client.chat.completions.create(model="any", messages=messages("State of what?", state, TURN.user))
+    assert truth.end().state == {"retrieved": {"rows": [{"price": "20"}]}}
+
+
 def test_streamed_reply_arrives_in_pieces_with_usage(truth: oracle.Oracle, client: openai.OpenAI) -> None:
     truth.begin(TURN)
     chunks = list(
@@ -110,6 +118,19 @@ def test_second_asking_is_counted_apart(truth: oracle.Oracle, client: openai.Ope
     ask(client, "data_extraction", FIELDS, TURN.user, "Your last answer could not be used: no. Answer again")
     calls = truth.end()
     assert (calls.by_kind["data_extraction"], calls.reasked, calls.faults) == (1, 1, [])
+
+
+def test_late_extraction_counts_for_the_turn_it_belongs_to(truth: oracle.Oracle, client: openai.OpenAI) -> None:
+    truth.begin(TURN)
+    calls = truth.end()
+    for begun in (False, True):
+        if begun:
+            truth.begin(importer.Turn("And now a radio.", "AskPrice", {"item": "radio"}, "That is 30."))
+        assert ask(client, "data_extraction", FIELDS, TURN.user)["item"] == {"value": "lamp", "quote": "Lamp"}
+    assert (calls.by_kind["data_extraction"], calls.faults) == (2, [])
+    ask(client, "stage_selection", STAGES, TURN.user)
+    (fault,) = truth.end().faults
+    assert fault.startswith("stage_selection was asked about 'My Lamp")
 
 
 def test_call_outside_a_turn_is_refused(client: openai.OpenAI) -> None:

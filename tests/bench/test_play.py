@@ -17,7 +17,7 @@ STAND_IN = f"{shlex.quote(sys.executable)} {shlex.quote(str(Path(__file__).with_
 
 
 def run(folder: Path, *options: str) -> tuple[int, Any]:
-    """The exit code and the report of one play in oracle mode."""
+    """The exit code and the report of one play, in oracle mode unless the options name another."""
     report = folder / "report.json"
     common = ["--file", str(dialogues.write(folder)), "--mode", "oracle", "--json", str(report)]
     code = play.main([*common, "--app-command", STAND_IN, *options])
@@ -59,6 +59,38 @@ def test_wrong_app_is_found_out(
     assert code == 1
     assert any(words in line for line in report["mismatches"])
     assert words in capsys.readouterr().out
+
+
+def test_look_ups_ask_and_find_what_the_file_says(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, report = run(tmp_path, "--mode", "retrieval")
+    assert (code, report["mismatches"]) == (0, [])
+    figures = report["look_ups"]
+    # Complete are the second turn, the two last of the first dialogue, and the second dialogue.
+    assert all((row["turns"], row["due"], row["made"], row["equal"]) == (7, 4, 4, 4) for row in figures.values())
+    called = ("file_calls", "file_calls_made", "file_calls_alike")
+    assert all([row[name] for name in called] == [2, 2, 1] for row in figures.values())
+    assert [(row["rows_due"], row["rows_reached"]) for row in figures.values()] == [(3, 3)] * 3
+    assert [row["file_rows_reached"] for row in figures.values()] == [3, 3, 3]
+    assert "| api_call | 7 | 4 | 4 | 4 | 3 | 3 | 2 | 2 | 1 | 3 | 3 |" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [
+        (
+            "look up early",
+            "turn 1 ('What would a repair be?'): looked up [Request(path='/Repairs/AskPrice', query=())]",
+        ),
+        ("alter value", "looked up [Request(path='/Repairs/AskPrice', query=(('item', 'other'), ('speed', 'other')))]"),
+        ("alter value", "database_query where: Repairs r_1 turn 2"),
+        ("forget rows", "prompt 3 shows None instead of [{'item': 'lamp', 'price': '20'}"),
+    ],
+)
+def test_wrong_look_up_is_found_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str, words: str) -> None:
+    monkeypatch.setenv("FAULT", fault)
+    code, report = run(tmp_path, "--mode", "retrieval")
+    assert code == 1
+    assert any(words in line for line in report["mismatches"]), report["mismatches"]
 
 
 def test_other_models_are_scored(

@@ -111,3 +111,9 @@ def test_business_without_default_agent_answers_without_one() -> None:
 def test_stage_chosen_is_one_of_the_turns_own() -> None:
     renamed = replace(turns.ORDER, stage_name="greeting")
     assert stage_selection.apply(turns.turn(stages=(renamed,)), turns.chosen("greeting")).stage is renamed
+
+
+def test_people_do_not_go_along_into_a_stage_without_an_agent() -> None:
+    agents = {"h1": turns.agent("h1", agent_type="human"), "a1": turns.agent("a1", is_default=True)}
+    before = turns.turn(agents=agents, agent_id="h1")
+    assert stage_selection.apply(before, turns.chosen("order_status")).agent_id == "a1"
