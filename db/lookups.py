@@ -117,7 +117,7 @@ def find_rows(
         return []  # no row can have such a value
     conditions = [_condition(name, value) for name, value in compared.items()]
     conditions += [sql.SQL("user_id = %(user_id)s")] if known.is_of_customers and user_id is not None else []
-    conditions += [sql.SQL("search @@ websearch_to_tsquery('simple', %(search)s)")] if search is not None else []
+    conditions += [sql.SQL("search @@ plainto_tsquery('simple', %(search)s)")] if search is not None else []
     query = sql.SQL(_QUERY).format(
         columns=sql.SQL(", ").join(sql.Identifier(_known(name, known.fields)) for name in fields or known.fields),
         table=sql.Identifier(source),
@@ -186,7 +186,7 @@ def _order(known: Source, order_by: str | None, *, is_search: bool) -> sql.Compo
         column = sql.Identifier(_known(order_by.removeprefix("-"), known.order_by))
         direction = sql.SQL(" DESC NULLS LAST, " if order_by.startswith("-") else " ASC NULLS LAST, ")
         return column + direction + last
-    rank = sql.SQL("ts_rank(search, websearch_to_tsquery('simple', %(search)s)) DESC, ")
+    rank = sql.SQL("ts_rank(search, plainto_tsquery('simple', %(search)s)) DESC, ")
     return rank + last if is_search else last
 
 

@@ -128,7 +128,8 @@ def test_products_are_found_compared_sorted_and_cut(flask_app: Flask, alice: Cli
 
     assert skus() == ["c", "b", "a"]
     assert skus(search="blue lamp") == ["a"]
-    assert skus(search="lamp -blue or chair") == ["c", "b"]
+    # Values come from customers: to them a hyphen is no operator.
+    assert skus(search="blue -lamp") == ["a"]
     assert skus(order_by="price") == ["a", "b", "c"]
     assert skus(order_by="-price", limit=1) == ["b"]
     assert skus(where={"price": "12.50", "active": True}) == skus(where={"price": 12.5, "active": "true"}) == ["a"]

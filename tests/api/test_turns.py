@@ -231,6 +231,25 @@ def test_staff_who_take_over_meanwhile_suppress_the_reply(thinker: Thinker, clie
     assert client.get(path).body["status"] == status
 
 
+def test_what_another_turn_found_meanwhile_stays(thinker: Thinker) -> None:
+    client = thinker.shop(shop.stage("booking", fields={"day": {"type": "string"}, "name": {"type": "string"}}))
+    gate, user_id = Gate(), str(uuid.uuid4())
+    thinker.script(
+        data_extraction=[finds(day="Monday", name=None), finds(day=None, name="Ann")],
+        response_generation=[gate.before(says("One.")), says("Two.")],
+    )
+    with ThreadPoolExecutor(1) as thread:
+        slow = thread.submit(shop.write, client, "On Monday", user_id)
+        try:
+            assert gate.reached.wait(10)
+            assert shop.write(client, "I am Ann", user_id).body["data"] == {"name": "Ann"}
+        finally:
+            gate.opened.set()
+        answered = slow.result().body
+    assert (answered["data"], answered["missing_fields"]) == ({"name": "Ann", "day": "Monday"}, [])
+    assert client.get(f"/api/v1/conversations/{answered['conversation_id']}").body["data"] == answered["data"]
+
+
 def test_a_stage_deleted_meanwhile_leaves_the_conversation_without_one(thinker: Thinker, client: Client) -> None:
     stages = {each["stage_name"]: each["stage_id"] for each in client.get("/api/v1/stages").body}
     with _while_thinking(thinker, client) as slow:
