@@ -259,6 +259,7 @@ def _resolve(known: Caller, in_path: str | None) -> str | None:
     places = (in_path, request.args.get("business_id"), in_body)
     named = [place if _is_malformed(place) else str(uuid.UUID(place)) for place in places if isinstance(place, str)]
     if known.is_master:
+        g.business_id = next((name for name in named if not _is_malformed(name)), None)
         return next(iter(named), None)
     if any(name != known.business_id and not _is_malformed(name) for name in named):
         raise Forbidden("business_id is not the caller's own")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
+from itertools import islice
 from typing import Any
 
 from jsonschema import Draft202012Validator
@@ -12,6 +14,7 @@ from jsonschema.exceptions import best_match
 import schemas
 from api.errors import InvalidRequest
 
+MAX_FAULTS = 50  # of which the most telling one is told
 _FORMATS = {
     "date-time": ("ISO 8601", "Use 'YYYY-MM-DDTHH:MM:SSZ' format"),
     "uuid": ("a UUID", "Use the form 123e4567-e89b-42d3-a456-426614174000"),
@@ -20,9 +23,9 @@ _FORMATS = {
 }
 
 
-def first(validator: Draft202012Validator, value: Any) -> InvalidRequest | None:
+def first(validator: Any, value: Any) -> InvalidRequest | None:
     """The most telling fault of a value, None when it has none."""
-    error = best_match(validator.iter_errors(value))
+    error = best_match(islice(validator.iter_errors(value), MAX_FAULTS))
     return None if error is None else _explained(error)
 
 
@@ -31,7 +34,7 @@ def parameter(name: str, schema: dict[str, Any], text: str) -> Any:
     value: Any = text
     if schema["type"] == "integer":
         # int() would take "1_0", " 5" and digits of other scripts.
-        value = int(text) if text.isascii() and text.lstrip("-").isdigit() and len(text) < 20 else text
+        value = int(text) if re.fullmatch(r"-?[0-9]{1,18}", text) else text
     elif schema["type"] == "boolean":
         value = {"true": True, "false": False}.get(text, text)
     named = Draft202012Validator({"properties": {name: schema}}, format_checker=schemas.FORMATS)

@@ -69,6 +69,8 @@ def patch_stage(business_id: str, stage_id: str, body: dict[str, Any]) -> stages
         sections = given | {kind: stage_forms.flat_section(kind, stage_id, getattr(old, kind)) for kind in flat}
         secret = _prepare(conn, business_id, stage_id, flat, _plain(body) | sections)
         stages.update(conn, business_id, stage_id, _plain(body) | sections | secret)
+        if body.get("stage_name", old.stage_name) != old.stage_name:
+            _follow_rename(conn, business_id, old.stage_name, body["stage_name"])
         return stages.get(conn, business_id, stage_id)
 
 
@@ -105,6 +107,16 @@ def _prepare(
     headers = sections["data_retrieval"]["config"].pop("secret_headers", None)
     sealed = cipher(conn, business_id).encrypt("stages", "secret_headers", stage_id, headers) if headers else None
     return {"secret_headers": sealed}
+
+
+def _follow_rename(conn: db.Connection, business_id: str, old_name: str, new_name: str) -> None:
+    """The stages that name this one as what may follow know it by its new name."""
+    for stage in stages.list_every(conn, business_id):
+        names = stage.stage_selection["next_stages"]
+        if names and old_name in names:
+            renamed = [new_name if name == old_name else name for name in names]
+            section = stage.stage_selection | {"next_stages": list(dict.fromkeys(renamed))}
+            stages.update(conn, business_id, stage.stage_id, {"stage_selection": section})
 
 
 def _save_text(conn: db.Connection, business_id: str, template_id: str, kind: str, text: str) -> None:

@@ -38,9 +38,6 @@ class Accepted:
 def accept(conn: db.Connection, parts: Parts, business_id: str, body: Mapping[str, Any]) -> Accepted:
     """Store the message and load what its turn needs. Raises NoStages, NotFound and ConversationCompleted."""
     started = time.monotonic()
-    known_stages = stages.list_every(conn, business_id)
-    if not known_stages:
-        raise NoStages("business_id: this business has no stages yet")
     key, user_id = parts.key_store.cipher(conn, business_id), str(uuid.UUID(body["user_id"]))
     user = users.find_contact(conn, business_id, key, user_id)
     if user is None:
@@ -51,6 +48,9 @@ def accept(conn: db.Connection, parts: Parts, business_id: str, body: Mapping[st
         message = _store(conn, key, conversation, None, "user", body["message"], body.get("metadata"))
         conversations.update(conn, business_id, key, conversation.conversation_id, {})
         return Accepted(conversation, message, None, started)
+    known_stages = stages.list_every(conn, business_id)
+    if not known_stages:
+        raise NoStages("business_id: this business has no stages yet")
     history = _history(conn, key, conversation, parts.settings.history_tokens)
     turn_id = str(uuid.uuid4())
     turns.insert(conn, business_id, turn_id, conversation.conversation_id)
@@ -154,7 +154,8 @@ def _save(parts: Parts, accepted: Accepted, turn: Turn) -> tuple[dict[str, Any],
         reply = _store(conn, key, accepted.conversation, turn_id, "ai", text, None)
         state = {
             "stage_id": turn.stage.stage_id if turn.stage else None,
-            "agent_id": turn.agent_id,
+            # An agent that staff named meanwhile stays, unless this turn chose another one.
+            "agent_id": current.agent_id if turn.agent_id == accepted.conversation.agent_id else turn.agent_id,
             "status": turn.status,
             "data": dict(turn.data),
             "missing_fields": list(turn.missing_fields),

@@ -75,7 +75,7 @@ class Cipher:
 
     def encrypt(self, table: str, column: str, row_id: str, value: Any) -> bytes:
         """Any JSON value, bound to its business, table, column and row."""
-        plain = json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
+        plain = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
         associated = bound(self.business_id, table, column, row_id)
         return _VERSION + uuid.UUID(self.active_id).bytes + seal(self.keys[self.active_id], plain, associated)
 

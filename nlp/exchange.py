@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -183,7 +184,7 @@ def _usable(answer: llm.Answer, schema: Mapping[str, Any] | None) -> Any:
 
 def _value(text: str, schema: Mapping[str, Any]) -> Any:
     try:
-        value = json.loads(text, parse_constant=_refuse_constant)
+        value = json.loads(text, parse_constant=_refuse_constant, parse_float=_finite)
         told = json.dumps(value, ensure_ascii=False).encode()
     except (ValueError, RecursionError):
         raise ModelAnswerInvalid("it was not valid JSON") from None
@@ -193,6 +194,13 @@ def _value(text: str, schema: Mapping[str, Any]) -> Any:
     if fault is not None:
         raise ModelAnswerInvalid(f"it did not fit the schema: {fault}")
     return value
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(text)
+    return number
 
 
 def _refuse_constant(name: str) -> None:

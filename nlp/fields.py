@@ -88,15 +88,7 @@ def _pattern(validator: Any, pattern: str, value: Any, _schema: Any) -> Iterator
         yield ValidationError(f"{value!r} does not match the pattern {pattern!r}")
 
 
-def _unique_items(validator: Any, wanted: bool, value: Any, _schema: Any) -> Iterator[ValidationError]:
-    # The library compares each item with each other: minutes for a long list of mixed types.
-    if wanted and validator.is_type(value, "array"):
-        seen = {json.dumps(item, sort_keys=True) for item in value}
-        if len(seen) < len(value):
-            yield ValidationError("the list has an item twice")
-
-
-_KEYWORDS = {"pattern": _pattern, "uniqueItems": _unique_items}
+_KEYWORDS = {"pattern": _pattern, "uniqueItems": schema_rules.unique_items}
 _Validator: Any = validators.extend(Draft202012Validator, _KEYWORDS)  # type: ignore[no-untyped-call]
 
 

@@ -20,6 +20,7 @@ Message = Mapping[str, str]
 OPENAI_URL = "https://api.openai.com/v1"
 MAX_RETRIES = 2
 MAX_ADAPTATIONS = 8
+MAX_LEARNT = 10_000
 BACKOFF_SECONDS = 0.5
 CONNECT_SECONDS = 5.0
 
@@ -83,8 +84,9 @@ class Model:
         self._sleep, self._uniform = sleep, uniform
         # OpenAI's newer models refuse max_tokens; other servers know nothing else.
         renames = {"max_tokens": "max_completion_tokens"} if (base_url or OPENAI_URL).startswith(OPENAI_URL) else {}
-        self._dialect: Mapping[str, str | None] = renames
-        self._dialects: dict[str, Mapping[str, str | None]] = {}
+        self._renames: Mapping[str, str] = renames
+        # By model, setting and value: what one tenant's value taught must not change another tenant's calls.
+        self._learnt: dict[tuple[str, str, str], str | None] = {}
         self._client = openai.OpenAI(
             api_key=api_key or "unset",
             base_url=base_url or OPENAI_URL,
@@ -142,8 +144,7 @@ class Model:
         return Answer(**llm_replies.parsed(response.content))
 
     def _body(self, request: Request) -> dict[str, Any]:
-        dialect = self._dialects.get(request.model, self._dialect)
-        named = {dialect.get(name, name): value for name, value in request.settings.items()}
+        named = {self._sent_as(request, name): value for name, value in request.settings.items()}
         body: dict[str, Any] = {"model": request.model, "messages": list(request.messages)}
         body |= {name: value for name, value in named.items() if name is not None}
         if request.schema is not None:
@@ -153,16 +154,21 @@ class Model:
 
     def _adapt(self, request: Request, error: openai.BadRequestError) -> bool:
         """Remember how this model wants the setting that it refused; False when it refused something else."""
-        dialect = self._dialects.get(request.model, self._dialect)
-        sent = {dialect.get(name, name): name for name in request.settings}
-        refused = llm_replies.refused_parameter(error.param, error.code, error.message, [name for name in sent if name])
+        sent = {self._sent_as(request, name): name for name in request.settings}
+        offered = [name for name in sent if name]
+        refused = llm_replies.refused_parameter(error.param, error.code, error.message, offered)
         if refused is None:
             return False
         setting = sent[refused]
-        is_first_refusal = refused == self._dialect.get(setting, setting)
-        other = _OTHER_NAMES.get(refused) if is_first_refusal else None
-        self._dialects[request.model] = {**dialect, setting: other}
+        is_first_refusal = refused == self._renames.get(setting, setting)
+        if len(self._learnt) >= MAX_LEARNT:
+            self._learnt.clear()
+        self._learnt[_lesson(request, setting)] = _OTHER_NAMES.get(refused) if is_first_refusal else None
         return True
+
+    def _sent_as(self, request: Request, setting: str) -> str | None:
+        """The name under which the server takes this setting; None when it takes it under none."""
+        return self._learnt.get(_lesson(request, setting), self._renames.get(setting, setting))
 
     def _wait(self, problem: ModelUnavailable, retries: int, deadline: float) -> bool:
         """Sleep before the next try; False when another try makes no sense or comes too late."""
@@ -175,6 +181,10 @@ class Model:
             return False
         self._sleep(pause)
         return True
+
+
+def _lesson(request: Request, setting: str) -> tuple[str, str, str]:
+    return (request.model, setting, repr(request.settings[setting]))
 
 
 def _unavailable(error: Exception, attempts: int) -> ModelUnavailable:

@@ -12,6 +12,7 @@ from typing import Any
 
 RETRYABLE = frozenset({"timeout", "connection", "rate_limited", "server_error", "bad_response"})
 _LONE_SURROGATES = re.compile("[\ud800-\udfff]")
+_UNSUPPORTED = re.compile(r"(?i)unsupported|not support|unrecogni[sz]ed|unknown|unexpected|not permitted")
 _REFUSALS = ("unsupported_parameter", "unsupported_value")
 
 
@@ -39,10 +40,10 @@ def parsed(content: bytes) -> dict[str, Any]:
 
 def refused_parameter(param: str | None, code: str | None, message: str, sent: Sequence[str]) -> str | None:
     """Which of the settings sent a 400 says is not taken; None when it complains about something else."""
-    if param in sent:
-        return param
-    if param is not None and code not in _REFUSALS:
-        return None
+    if code and code not in _REFUSALS and not _UNSUPPORTED.search(message):
+        return None  # the tenant's own mistake, such as a number that is too large
+    if param is not None:
+        return param if param in sent else None
     # max_tokens is told by name together with what to send instead: the name that comes first is the one refused.
     named = [(match.start(), name) for name in sent if (match := re.search(rf"\b{name}\b", message))]
     return min(named)[1] if named else None

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from itertools import islice
 from typing import Any
 
 import re2
-from jsonschema import Draft202012Validator
+from jsonschema import Draft202012Validator, ValidationError, validators
 from jsonschema.exceptions import best_match
 
 from nlp.errors import BadSchema
@@ -21,6 +23,7 @@ MAX_NESTING = 5
 MAX_ENUM_VALUES = 1000
 MAX_NODES = 2000
 MAX_REFERENCES = 8
+MAX_FAULTS = 50
 DEFINITIONS = "#/$defs/"
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
@@ -41,6 +44,15 @@ def compile_pattern(pattern: str) -> Any:
     return re2.compile(pattern, options)
 
 
+def unique_items(validator: Any, wanted: bool, value: Any, _schema: Any) -> Iterator[ValidationError]:
+    """`uniqueItems` in time that grows with the list alone."""
+    # The library compares each item with each other: minutes for a long list of mixed types.
+    if wanted and validator.is_type(value, "array"):
+        seen = {json.dumps(item, sort_keys=True) for item in value}
+        if len(seen) < len(value):
+            yield ValidationError("the list has an item twice")
+
+
 def resolved(node: Mapping[str, Any], definitions: Mapping[str, Any]) -> Mapping[str, Any]:
     """The node with its `$ref` into `$defs` followed; its own description wins."""
     while "$ref" in node:
@@ -49,12 +61,15 @@ def resolved(node: Mapping[str, Any], definitions: Mapping[str, Any]) -> Mapping
     return node
 
 
+_META: Any = validators.extend(Draft202012Validator, {"uniqueItems": unique_items})  # type: ignore[no-untyped-call]
+
+
 def check(output_schema: Any) -> None:
     """Raises BadSchema, whose text names the place and what to do."""
     if not isinstance(output_schema, dict):
         raise BadSchema('output_schema is not an object; send a JSON Schema with "type": "object"')
     _check_root(output_schema)
-    error = best_match(Draft202012Validator(Draft202012Validator.META_SCHEMA).iter_errors(output_schema))
+    error = best_match(islice(_META(Draft202012Validator.META_SCHEMA).iter_errors(output_schema), MAX_FAULTS))
     if error is not None:
         place = ".".join(map(str, error.absolute_path)) or "output_schema"
         raise BadSchema(f"{place}: not valid JSON Schema 2020-12: {error.message[:300]}")

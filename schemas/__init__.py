@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import functools
 import json
+import re
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from jsonschema import Draft202012Validator, FormatChecker
+from jsonschema import Draft202012Validator, FormatChecker, ValidationError, validators
 from referencing import Registry, Resource
 
 FORMATS = FormatChecker(formats=Draft202012Validator.FORMAT_CHECKER.checkers.keys())
 _DIRECTORY = Path(__file__).parent
+_UUID = re.compile(r"[0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}")
 
 
 @FORMATS.checks("date-time", raises=(ValueError, OverflowError))
@@ -23,6 +26,12 @@ def _is_date_time(value: object) -> bool:
         moment.astimezone(UTC)
         return moment.tzinfo is not None and "T" in value.upper()
     return True
+
+
+@FORMATS.checks("uuid")
+def _is_uuid(value: object) -> bool:
+    """The one form with hyphens. Python reads more than that, and PostgreSQL then refuses it."""
+    return not isinstance(value, str) or _UUID.fullmatch(value) is not None
 
 
 @functools.cache
@@ -39,9 +48,27 @@ def names() -> tuple[str, ...]:
 
 
 @functools.cache
-def validator(name: str) -> Draft202012Validator:
+def validator(name: str) -> Any:
     """The compiled schema; `$ref` names another file of this folder."""
-    return Draft202012Validator(document(name), registry=_registry(), format_checker=FORMATS)
+    return BoundedValidator(document(name), registry=_registry(), format_checker=FORMATS)
+
+
+def _items(checker: Any, items: Any, value: Any, schema: Any) -> Iterator[ValidationError]:
+    # A list that is too long is wrong already: looking at each of a million items would take minutes.
+    if isinstance(value, list) and len(value) <= schema.get("maxItems", len(value)):
+        yield from Draft202012Validator.VALIDATORS["items"](checker, items, value, schema)
+
+
+def unique_items(_checker: Any, wanted: bool, value: Any, schema: Any) -> Iterator[ValidationError]:
+    """`uniqueItems` in linear time; the library compares each item with each other."""
+    if wanted and isinstance(value, list) and len(value) <= schema.get("maxItems", len(value)):
+        seen = {json.dumps(item, sort_keys=True) for item in value}
+        if len(seen) < len(value):
+            yield ValidationError("the list has an item twice")
+
+
+_KEYWORDS = {"items": _items, "uniqueItems": unique_items}
+BoundedValidator: Any = validators.extend(Draft202012Validator, _KEYWORDS)  # type: ignore[no-untyped-call]
 
 
 @functools.cache

@@ -95,3 +95,17 @@ def test_openai_itself_gets_max_completion_tokens() -> None:
     asked.ask(replace(REQUEST, settings={"max_tokens": 50}))
     assert sent[0]["url"] == "https://api.openai.com/v1/chat/completions"
     assert (sent[0].get("max_tokens"), sent[0]["max_completion_tokens"]) == (None, 50)
+
+
+def test_a_wrong_value_is_the_tenants_own_mistake(server: Server) -> None:
+    server.script = [play.fails(400, "Invalid value: 'rubbish'", code="invalid_value", param="reasoning_effort")]
+    settings = {"reasoning_effort": "rubbish"}
+    assert refused(model(server), replace(REQUEST, settings=settings)).reason == "rejected"
+
+
+def test_what_one_value_taught_leaves_other_values_alone(server: Server) -> None:
+    server.script = [play.fails(400, code="unsupported_value", param="temperature"), play.answers()]
+    asked = model(server)
+    asked.ask(replace(REQUEST, settings={"temperature": 0.5}))
+    asked.ask(replace(REQUEST, settings={"temperature": 1}))
+    assert [body.get("temperature") for body in server.bodies] == [0.5, None, 1]
