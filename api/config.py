@@ -18,7 +18,6 @@ from api.errors import InvalidRequest
 from api.parts import cipher, tenant
 from db import agents, businesses, config, lookups, products, services, stages, templates
 from db.paging import Page
-from nlp import addresses
 from nlp import templates as texts
 
 routes = Blueprint("config", __name__)
@@ -172,13 +171,14 @@ class _Change:
         return outcome
 
     def _kept_secrets(self, name: str, section: Item) -> Mapping[str, str]:
-        """Secrets are for the server they were given for: whoever changes the address has to know them."""
+        """Secrets are for the address they were given for, path included: a server may echo what it is sent
+        elsewhere. Whoever changes the address has to know them."""
         stage_id = self.stored.ids["stages"].get(name)
         if stage_id is None:
             return {}
         business_cipher = cipher(self.conn, self.business_id)
         url, secrets = lookups.find_api_call(self.conn, self.business_id, business_cipher, stage_id)
-        return secrets if addresses.origin(url or "") == addresses.origin(section["config"]["url"]) else {}
+        return secrets if url == section["config"]["url"] else {}
 
     def apply(self, secrets: dict[str, dict[str, str]]) -> None:
         """Write what differs; raises Conflict, and NotFound when a row is gone meanwhile."""

@@ -36,6 +36,7 @@ def post_user(business_id: str, body: dict[str, Any]) -> Reply:
         users.insert(conn, user_id)
         if not users.meet(conn, business_id, user_id, role):
             raise db.Conflict("user_id is a user of this business already")
+        _check_joining(conn, business_id, user_id, role)
         key = cipher(conn, business_id)
         users.set_contact(conn, business_id, key, user_id, _contact(body))
         if password_hash is not None:
@@ -81,6 +82,8 @@ def patch_user(business_id: str, user_id: str, body: dict[str, Any]) -> users.Us
         known = users.get(conn, business_id, key, user_id, for_update=True)
         _check_rank(known.role, body.get("role", known.role))
         if "role" in body:
+            if known.role == "customer":
+                _check_joining(conn, business_id, user_id, body["role"])
             _change_role(conn, business_id, user_id, body["role"])
         contact = {name: getattr(known, name) for name in _CONTACT} | _contact(body)
         users.set_contact(conn, business_id, key, user_id, contact)
@@ -110,6 +113,15 @@ def _check_rank(*roles: str) -> None:
     """An admin could otherwise become an owner, or take an owner's login, and with it the keys."""
     if "owner" in roles and auth.caller().role not in {None, "owner"}:
         raise auth.Forbidden("role: only an owner makes, changes and removes owners")
+
+
+def _check_joining(conn: db.Connection, business_id: str, user_id: str, role: str) -> None:
+    """Rights go to a login only when no other business can have made it: whoever made it may know its password."""
+    if role == "customer" or auth.caller().is_master:
+        return
+    users.lock(conn, user_id)
+    if users.has_login(conn, user_id) and set(users.roles(conn, user_id)) != {business_id}:
+        raise db.Conflict("role: only the master may give this person rights here")
 
 
 def _change_role(conn: db.Connection, business_id: str, user_id: str, role: str) -> None:

@@ -151,9 +151,10 @@ def test_customers_cannot_log_in(alice: Client, port: int) -> None:
     assert person.login(port).status == 200
 
 
-def test_who_works_for_two_businesses_names_one(alice: Client, charlie: Client, port: int) -> None:
+def test_who_works_for_two_businesses_names_one(alice: Client, charlie: Client, master: Client, port: int) -> None:
     person = people.hire(alice, "admin", name="Bob")
-    assert charlie.post(LIST, {"user_id": person.user_id, "role": "viewer", "name": "Robert"}).status == 201
+    second = {"business_id": charlie.business_id, "user_id": person.user_id, "role": "viewer", "name": "Robert"}
+    assert master.post(LIST, second).status == 201
     asked = person.login(port)
     assert (asked.status, asked.error_code) == (400, "INVALID_REQUEST")
     assert alice.business_id in asked.body["details"]
@@ -199,7 +200,8 @@ def test_a_new_password_ends_all_sessions_in_every_business(
     alice: Client, charlie: Client, master: Client, port: int
 ) -> None:
     person = people.hire(alice, "admin")
-    charlie.post(LIST, {"user_id": person.user_id, "role": "viewer"})
+    second = {"business_id": charlie.business_id, "user_id": person.user_id, "role": "viewer"}
+    assert master.post(LIST, second).status == 201
     here = person.client(port, business_id=alice.business_id)
     there = person.client(port, business_id=charlie.business_id)
     path = f"{LIST}/{person.user_id}?business_id={alice.business_id}"
