@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import psycopg2
+import psycopg2.extensions
 import psycopg2.extras
 
 from db import pool
@@ -29,7 +30,7 @@ __all__ = [
 Connection = Any  # psycopg2's connection class has no useful types of its own
 Parameters = Mapping[str, Any] | Sequence[Any]
 
-_BEGIN = """
+_SET = """
     SELECT set_config('role', 'icmp_app', true), set_config('icmp.business_id', %s, true),
            set_config('statement_timeout', '10000', true), set_config('lock_timeout', '5000', true),
            set_config('idle_in_transaction_session_timeout', '15000', true), set_config('TimeZone', 'UTC', true)
@@ -49,6 +50,22 @@ class Database:
         """A transaction that sees the rows of one business; None sees no tenant's rows. Commits at the end, rolls
         back on any exception. Role and tenant end with the transaction, so pooling cannot carry them over.
         Raises Conflict and DatabaseUnavailable."""
+        with self._borrowed() as connection:
+            _begin(connection, business_id)
+            yield connection
+            _commit(connection)
+
+    def once(self, business_id: str | None, sql: str, parameters: Parameters | None = None) -> list[tuple[Any, ...]]:
+        """One statement in a transaction of its own, in one round trip to the server; its rows, none for a statement
+        without any. Sees what `transaction` would see. Raises Conflict and DatabaseUnavailable."""
+        with self._borrowed() as connection, connection.cursor() as cursor:
+            # Sent as one string, statements are one transaction, and the settings are local to it.
+            cursor.execute(cursor.mogrify(_SET, [business_id or ""]) + b";" + cursor.mogrify(sql, parameters))
+            return cursor.fetchall() if cursor.description else []
+
+    @contextmanager
+    def _borrowed(self) -> Iterator[Connection]:
+        """A connection that goes back outside any transaction, or not at all."""
         with translated():
             try:
                 connection = self._pool.checkout(self._checkout_seconds)
@@ -56,9 +73,7 @@ class Database:
                 raise DatabaseUnavailable("no free connection") from error
             broken = True
             try:
-                _begin(connection, business_id)
                 yield connection
-                connection.commit()
                 broken = False
             except BaseException:
                 broken = not _rolled_back(connection)
@@ -71,22 +86,33 @@ class Database:
         self._pool.close()
 
     def _connect(self) -> Connection:
-        return psycopg2.connect(
+        connection = psycopg2.connect(
             self._url, connect_timeout=5, application_name="icmp", keepalives_idle=10, tcp_user_timeout=10_000
         )
+        # The driver's own BEGIN would cost a round trip: ours travels with the settings.
+        connection.autocommit = True
+        return connection
 
 
 def _begin(connection: Connection, business_id: str | None) -> None:
     try:
-        execute(connection, _BEGIN, [business_id or ""])
+        execute(connection, f"BEGIN;{_SET}", [business_id or ""])
     except psycopg2.ProgrammingError as error:
         # The login may not become icmp_app; later on the same error would be a breach of row-level security.
         raise DatabaseUnavailable("the login is no member of icmp_app") from error
 
 
+def _commit(connection: Connection) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute("COMMIT")
+        if cursor.statusmessage != "COMMIT":  # a fault that somebody caught had aborted the transaction before
+            raise DatabaseUnavailable("the transaction was rolled back")
+
+
 def _rolled_back(connection: Connection) -> bool:
     try:
-        connection.rollback()
+        if connection.info.transaction_status != psycopg2.extensions.TRANSACTION_STATUS_IDLE:
+            execute(connection, "ROLLBACK")
     except psycopg2.Error:
         return False
     return not connection.closed

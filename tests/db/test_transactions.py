@@ -180,3 +180,25 @@ def test_a_forked_child_never_uses_its_parents_connection(database: db.Database,
     assert theirs != ours
     with database.transaction(None) as conn:
         assert _backend(conn) == ours
+
+
+def test_one_statement_is_a_transaction_of_its_own(database: db.Database, sql: Sql) -> None:
+    user_id, business_id = str(uuid.uuid4()), str(uuid.uuid4())
+    assert database.once(None, "INSERT INTO users (user_id) VALUES (%s)", [user_id]) == []
+    assert sql("SELECT count(*) FROM users WHERE user_id = %s", user_id) == [(1,)]
+    assert database.once(business_id, "SELECT current_user, app_business()::text") == [("icmp_app", business_id)]
+    assert database.once(None, "SELECT current_user, app_business()::text") == [("icmp_app", None)]
+    with pytest.raises(psycopg2.errors.UniqueViolation):
+        database.once(None, "INSERT INTO users (user_id) VALUES (%s)", [user_id])
+    # Neither role nor tenant stays with the connection, nor does a fault.
+    with database.transaction(None) as conn:
+        assert db.fetch_one(conn, "SELECT current_user, app_business()") == ("icmp_app", None)
+
+
+def test_a_fault_that_was_caught_is_no_commit(database: db.Database, sql: Sql) -> None:
+    user_id = str(uuid.uuid4())
+    with pytest.raises(db.DatabaseUnavailable), database.transaction(None) as conn:
+        _insert(conn, user_id)
+        with pytest.raises(psycopg2.errors.UniqueViolation):
+            _insert(conn, user_id)
+    assert sql("SELECT count(*) FROM users WHERE user_id = %s", user_id) == [(0,)]
