@@ -7,7 +7,8 @@ class ModelUnavailable(Exception):
     """The model cannot be used at the moment.
 
     `reason` is one word of: timeout, connection, rate_limited, server_error, bad_response, too_large, quota,
-    unauthorized, rejected, empty_answer, abandoned. `retry_after_s` is what the server asked for, if it did."""
+    unauthorized, rejected, empty_answer, abandoned, breaker_open. `retry_after_s` is what the server asked for, if it
+    did; with breaker_open when it may be asked again."""
 
     def __init__(
         self, reason: str, *, timed_out: bool = False, retry_after_s: float | None = None, attempts: int = 1

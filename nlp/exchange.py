@@ -12,6 +12,7 @@ from typing import Any, Protocol
 from db.turns import Step
 from nlp import fields, llm, messages, prices, response_generation
 from nlp.errors import ModelAnswerInvalid, ModelUnavailable
+from nlp.telling import Teller
 from nlp.turn import Turn
 
 Ask = Callable[[llm.Request], llm.Answer]
@@ -95,15 +96,16 @@ class Exchange:
         return round(sum(known), 8) if len(known) == len(costs) else None
 
 
-def hold(step: PromptStep, turn: Turn, ask: Ask) -> Exchange:
+def hold(step: PromptStep, turn: Turn, ask: Ask, teller: Teller | None = None) -> Exchange:
     """Ask, and once more with the fault named when the answer cannot be used. Raises nothing of the model's."""
-    request = _request(step, turn)
+    request = replace(_request(step, turn), on_text=teller)
     held = Exchange(turn, request)
     started = time.monotonic()
     try:
         held = _heard(held, ask(request))
         if held.fault is not None:
-            held = _heard(held, ask(_again(request, held)))
+            is_silent = teller is not None and teller.has_told
+            held = _heard(held, ask(_again(replace(request, on_text=None if is_silent else teller), held)))
     except ModelUnavailable as error:
         held = replace(held, error=error)
     return replace(held, latency_ms=round((time.monotonic() - started) * 1000, 3))

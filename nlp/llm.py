@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import random
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, cast
 
 import httpx2
 import openai
 
-from nlp import bounded, llm_replies
+from nlp import bounded, llm_replies, llm_stream
+from nlp.breaker import Breaker, BreakerOpen, Health
 from nlp.errors import ModelUnavailable
+from nlp.llm_stream import Listener
 
 Message = Mapping[str, str]
 
@@ -23,8 +26,11 @@ MAX_ADAPTATIONS = 8
 MAX_LEARNT = 10_000
 BACKOFF_SECONDS = 0.5
 CONNECT_SECONDS = 5.0
+# How long the end of a stream's body may take after its last event; then the connection is not used again.
+LAST_BYTES_SECONDS = 0.05
 
 _OTHER_NAMES = {"max_tokens": "max_completion_tokens", "max_completion_tokens": "max_tokens"}
+_STREAMING: Mapping[str, Any] = {"stream": True, "stream_options": {"include_usage": True}}
 
 # At INFO and below these log every call's address, which may hold a password, and the server's headers.
 for _name in ("openai", "httpx2", "httpcore2"):
@@ -34,7 +40,7 @@ for _name in ("openai", "httpx2", "httpcore2"):
 @dataclass(frozen=True)
 class Request:
     """One question to a model. `schema` is the JSON Schema of the answer, None for free text; `deadline` is on the
-    monotonic clock; `settings` holds only what is set."""
+    monotonic clock; `settings` holds only what is set; `on_text` is called with each piece of the answer's text."""
 
     kind: str
     messages: Sequence[Message]
@@ -42,6 +48,7 @@ class Request:
     model: str
     settings: Mapping[str, Any] = field(default_factory=dict)
     deadline: float = float("inf")
+    on_text: Callable[[str], None] | None = None
 
 
 @dataclass(frozen=True)
@@ -77,11 +84,16 @@ class Model:
         connections: int = 100,
         sleep: Callable[[float], None] = time.sleep,
         uniform: Callable[[float, float], float] = random.uniform,
+        on_breaker: Callable[[str, bool], None] | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`call_timeout_s` covers one question with its retries; `byte_cap` what the server may send for it."""
+        """`call_timeout_s` covers one question with its retries; `byte_cap` what the server may send for it, several
+        times as much when it streams. `on_breaker` is told when calls to a model are not tried any more (True) and
+        when they are again; `clock` is the breaker's."""
         self._call_timeout_s = call_timeout_s
         self._byte_cap = byte_cap
         self._sleep, self._uniform = sleep, uniform
+        self._breaker = Breaker(on_breaker, clock)
         # OpenAI's newer models refuse max_tokens; other servers know nothing else.
         renames = {"max_tokens": "max_completion_tokens"} if (base_url or OPENAI_URL).startswith(OPENAI_URL) else {}
         self._renames: Mapping[str, str] = renames
@@ -100,14 +112,18 @@ class Model:
         """The model's answer, whatever it says; raises ModelUnavailable."""
         started = time.monotonic()
         deadline = min(request.deadline, started + self._call_timeout_s)
+        listener = None if request.on_text is None else Listener(request.on_text)
         attempts = retries = 0
         while True:
             attempts += 1
             try:
-                answer = self._once(request, deadline)
-            except openai.BadRequestError as error:
-                if attempts > MAX_ADAPTATIONS or not self._adapt(request, error):
+                answer = self._tried(request, listener, deadline)
+            except (openai.BadRequestError, openai.UnprocessableEntityError) as error:
+                if attempts > MAX_ADAPTATIONS or not self._adapt(request, error, listener):
                     raise _unavailable(error, attempts) from None
+            except BreakerOpen as error:
+                reason, after = "breaker_open", error.retry_after_s
+                raise ModelUnavailable(reason, retry_after_s=after, attempts=attempts - 1) from None
             except (openai.OpenAIError, httpx2.HTTPError, llm_replies.BadReply) as error:
                 problem = _unavailable(error, attempts)
                 if retries == MAX_RETRIES or not self._wait(problem, retries, deadline):
@@ -116,35 +132,83 @@ class Model:
             else:
                 taken_ms = (time.monotonic() - started) * 1000
                 return replace(answer, attempts=attempts, latency_ms=taken_ms)
+            if listener is not None and listener.has_heard:
+                # What was told cannot be taken back: the next answer comes as a whole.
+                listener = None
 
     def close(self) -> None:
         """Close the idle connections."""
         self._client.close()
 
-    def _once(self, request: Request, deadline: float) -> Answer:
-        budget = bounded.Budget(deadline, self._byte_cap)
+    def _tried(self, request: Request, listener: Listener | None, deadline: float) -> Answer:
+        """One call, unless the model's breaker is open, which hears how it went."""
+        ticket = self._breaker.enter(request.model)
+        began = time.monotonic()
+        health: Health = "unknown"
+        try:
+            answer = self._once(request, listener, deadline)
+            health = "well"
+        except (openai.OpenAIError, httpx2.HTTPError, llm_replies.BadReply) as error:
+            health = llm_replies.health(_unavailable(error, 1).reason)
+            # Who had hardly any time left says nothing about the server.
+            if health == "ill" and deadline - began < self._call_timeout_s / 2 and time.monotonic() >= deadline:
+                health = "unknown"
+            raise
+        finally:
+            self._breaker.leave(ticket, health)
+        return answer
+
+    def _once(self, request: Request, listener: Listener | None, deadline: float) -> Answer:
+        budget = bounded.Budget(deadline, self._byte_cap * (1 if listener is None else llm_stream.BYTES_PER_BYTE))
         if not budget.remaining():
             raise llm_replies.BadReply("timeout")
-        timeout = httpx2.Timeout(budget.remaining(), connect=min(CONNECT_SECONDS, budget.remaining()))
         try:
             with bounded.within(budget):
-                # The typed method costs three times as much: it transforms the request and builds a model of the reply.
-                response = self._client.post(
-                    "/chat/completions",
-                    cast_to=httpx2.Response,
-                    body=self._body(request),
-                    options={"timeout": timeout},
-                )
-        except openai.APIConnectionError:
+                response = self._sent(request, listener, budget.remaining())
+                try:
+                    return Answer(**self._read(response, listener, budget))
+                finally:
+                    response.close()
+        except (openai.APIConnectionError, httpx2.HTTPError):
             if budget.bytes_left < 0:
                 raise llm_replies.BadReply("too_large") from None
             raise
-        if len(response.content) > self._byte_cap:
-            raise llm_replies.BadReply("too_large")
-        return Answer(**llm_replies.parsed(response.content))
 
-    def _body(self, request: Request) -> dict[str, Any]:
-        named = {self._sent_as(request, name): value for name, value in request.settings.items()}
+    def _sent(self, request: Request, listener: Listener | None, seconds: float) -> httpx2.Response:
+        # The typed method costs three times as much: it transforms the request and builds a model of the reply.
+        response: Any = self._client.post(
+            "/chat/completions",
+            cast_to=httpx2.Response,
+            body=self._body(request, listener),
+            options={"timeout": httpx2.Timeout(seconds, connect=min(CONNECT_SECONDS, seconds))},
+            stream=listener is not None,
+            stream_cls=openai.Stream[Any],
+        )
+        return cast(httpx2.Response, response)
+
+    def _read(self, response: httpx2.Response, listener: Listener | None, budget: bounded.Budget) -> dict[str, Any]:
+        """The answer's fields; who listens hears them as they come, or whole from a server that does not stream."""
+        is_stream = "text/event-stream" in response.headers.get("content-type", "")
+        if listener is None or not is_stream:
+            content = response.read()
+            if len(content) > self._byte_cap:
+                raise llm_replies.BadReply("too_large")
+            fields = llm_replies.parsed(content)
+            if listener is not None:
+                listener(fields["text"] or "")
+            return fields
+        pieces = response.iter_bytes()
+        fields = llm_stream.parsed(pieces, listener, self._byte_cap)
+        budget.deadline = min(budget.deadline, time.monotonic() + LAST_BYTES_SECONDS)
+        with contextlib.suppress(httpx2.HTTPError):
+            # Only a connection whose body was read to its end is kept.
+            for _ in pieces:
+                pass
+        return fields
+
+    def _body(self, request: Request, listener: Listener | None) -> dict[str, Any]:
+        wanted = _wanted(request, listener)
+        named = {self._sent_as(request, name, value): value for name, value in wanted.items()}
         body: dict[str, Any] = {"model": request.model, "messages": list(request.messages)}
         body |= {name: value for name, value in named.items() if name is not None}
         if request.schema is not None:
@@ -152,9 +216,10 @@ class Model:
             body["response_format"] = {"type": "json_schema", "json_schema": json_schema}
         return body
 
-    def _adapt(self, request: Request, error: openai.BadRequestError) -> bool:
+    def _adapt(self, request: Request, error: openai.APIStatusError, listener: Listener | None) -> bool:
         """Remember how this model wants the setting that it refused; False when it refused something else."""
-        sent = {self._sent_as(request, name): name for name in request.settings}
+        wanted = _wanted(request, listener)
+        sent = {self._sent_as(request, name, value): name for name, value in wanted.items()}
         offered = [name for name in sent if name]
         refused = llm_replies.refused_parameter(error.param, error.code, error.message, offered)
         if refused is None:
@@ -163,12 +228,13 @@ class Model:
         is_first_refusal = refused == self._renames.get(setting, setting)
         if len(self._learnt) >= MAX_LEARNT:
             self._learnt.clear()
-        self._learnt[_lesson(request, setting)] = _OTHER_NAMES.get(refused) if is_first_refusal else None
+        lesson = (request.model, setting, repr(wanted[setting]))
+        self._learnt[lesson] = _OTHER_NAMES.get(refused) if is_first_refusal else None
         return True
 
-    def _sent_as(self, request: Request, setting: str) -> str | None:
+    def _sent_as(self, request: Request, setting: str, value: Any) -> str | None:
         """The name under which the server takes this setting; None when it takes it under none."""
-        return self._learnt.get(_lesson(request, setting), self._renames.get(setting, setting))
+        return self._learnt.get((request.model, setting, repr(value)), self._renames.get(setting, setting))
 
     def _wait(self, problem: ModelUnavailable, retries: int, deadline: float) -> bool:
         """Sleep before the next try; False when another try makes no sense or comes too late."""
@@ -183,8 +249,9 @@ class Model:
         return True
 
 
-def _lesson(request: Request, setting: str) -> tuple[str, str, str]:
-    return (request.model, setting, repr(request.settings[setting]))
+def _wanted(request: Request, listener: Listener | None) -> dict[str, Any]:
+    """What goes out besides model, messages and schema, before the server's own ways are known."""
+    return {**request.settings, **(_STREAMING if listener is not None else {})}
 
 
 def _unavailable(error: Exception, attempts: int) -> ModelUnavailable:
@@ -192,7 +259,7 @@ def _unavailable(error: Exception, attempts: int) -> ModelUnavailable:
     retry_after_s = None
     if isinstance(error, llm_replies.BadReply):
         reason = str(error)
-    elif isinstance(error, openai.APITimeoutError):
+    elif isinstance(error, openai.APITimeoutError | httpx2.TimeoutException):
         reason = "timeout"
     elif isinstance(error, openai.APIStatusError):
         reason = llm_replies.reason_of_status(error.status_code, error.code, error.type)

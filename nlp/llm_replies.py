@@ -10,6 +10,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from nlp.breaker import Health
+
 RETRYABLE = frozenset({"timeout", "connection", "rate_limited", "server_error", "bad_response"})
 _LONE_SURROGATES = re.compile("[\ud800-\udfff]")
 _UNSUPPORTED = re.compile(r"(?i)unsupported|not support|unrecogni[sz]ed|unknown|unexpected|not permitted")
@@ -25,17 +27,21 @@ def parsed(content: bytes) -> dict[str, Any]:
     try:
         body = json.loads(content)
         choice = body["choices"][0]
-        message, usage = choice["message"], body.get("usage") or {}
+        message = choice["message"]
         return {
-            "text": _text(message.get("content")),
-            "refusal": _text(message.get("refusal")),
-            "finish_reason": _text(choice.get("finish_reason")),
-            "model": _text(body.get("model")) or "",
-            "prompt_tokens": _count(usage.get("prompt_tokens")),
-            "completion_tokens": _count(usage.get("completion_tokens")),
+            "text": as_text(message.get("content")),
+            "refusal": as_text(message.get("refusal")),
+            "finish_reason": as_text(choice.get("finish_reason")),
+            "model": as_text(body.get("model")) or "",
+            **tokens(body.get("usage") or {}),
         }
     except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError) as error:
         raise BadReply("bad_response") from error
+
+
+def tokens(usage: Mapping[str, Any]) -> dict[str, int]:
+    """The tokens that a server counted; 0 where it tells nothing that could be meant."""
+    return {name: _count(usage.get(name)) for name in ("prompt_tokens", "completion_tokens")}
 
 
 def refused_parameter(param: str | None, code: str | None, message: str, sent: Sequence[str]) -> str | None:
@@ -43,7 +49,8 @@ def refused_parameter(param: str | None, code: str | None, message: str, sent: S
     if code and code not in _REFUSALS and not _UNSUPPORTED.search(message):
         return None  # the tenant's own mistake, such as a number that is too large
     if param is not None:
-        return param if param in sent else None
+        name = param.partition(".")[0]
+        return name if name in sent else None
     # max_tokens is told by name together with what to send instead: the name that comes first is the one refused.
     named = [(match.start(), name) for name in sent if (match := re.search(rf"\b{name}\b", message))]
     return min(named)[1] if named else None
@@ -56,6 +63,13 @@ def reason_of_status(status: int, *codes: str | None) -> str:
     if status in {401, 403}:
         return "unauthorized"
     return "server_error" if status >= 500 or status in {408, 409} else "rejected"
+
+
+def health(reason: str) -> Health:
+    """What a failed call says about the server, whoever asked."""
+    if reason in RETRYABLE:
+        return "ill"
+    return "unknown" if reason == "too_large" else "alive"
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
@@ -73,7 +87,7 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
         return None
 
 
-def _text(value: Any) -> str | None:
+def as_text(value: Any) -> str | None:
     """A string without what UTF-8 cannot hold; raises TypeError for anything else but null."""
     if value is not None and not isinstance(value, str):
         raise TypeError

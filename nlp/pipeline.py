@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
+from typing import Any
 
 from db.turns import Step
 from nlp import data_extraction, data_retrieval, exchange, fields, response_generation, stage_selection
@@ -12,7 +13,10 @@ from nlp.data_retrieval import LookUp
 from nlp.errors import ModelUnavailable
 from nlp.exchange import Ask, Exchange
 from nlp.side_by_side import Threads
+from nlp.telling import Tell, Teller
 from nlp.turn import Turn
+
+ANSWERED = ("ok", "reasked", "safe_default")
 
 
 def run(
@@ -22,32 +26,109 @@ def run(
     look_up: LookUp | None = None,
     *,
     keep_stage: bool = False,
+    tell: Tell | None = None,
 ) -> Iterator[Turn]:
-    """The turn after each finished step, the last one with its response and complete ledger.
+    """The turn wherever its caller should keep it, the last one with its response and complete ledger.
+
+    Steps that `turn.finished` names are not made again. Every step made comes after the last in `turn.steps`. A turn
+    is handed out before each model call or look-up that begins after another one ended, and before anything is told.
 
     With `threads`, data extraction of the expected stage runs beside stage selection; without `look_up` nothing is
-    looked up; with `keep_stage` the present stage stays, whatever is selected. Raises ModelUnavailable when the model
-    cannot be used and the stage has no text for that case; the last turn before it has the failed step."""
+    looked up; with `keep_stage` the present stage stays, whatever is selected. `tell` is called with the pieces of
+    the reply as they come: together they are the response, unless the model failed after its first words. Raises
+    ModelUnavailable when the model cannot be used and the stage has no text for that case; the last turn before it
+    has the failed step."""
     ahead = _look_ahead(turn, ask, threads)
+    teller = None if tell is None else Teller(tell)
     try:
-        selected = _selected(turn, ask)
-        turn = stage_selection.enter(selected, turn.stage) if keep_stage and turn.stage else selected
-        yield turn
-        turn = _extracted(turn, ask, ahead)
-        yield turn
-        if look_up is not None and data_retrieval.is_due(turn):
-            turn = data_retrieval.run(turn, look_up)
+        turn = yield from _understood(turn, ask, ahead, look_up, keep_stage)
+        if teller is not None or response_generation.fixed_text(turn) is None:
             yield turn
-        turn = _answered(turn, ask)
+        turn = _answered(turn, ask, teller)
     except _StepFailed as failed:
         turn = _settled(failed.turn, ahead)
+        yield turn
         text = response_generation.fallback_text(turn)
         if text is None:
-            yield turn
             raise failed.error from None
-        yield _fallen_back(turn, failed.step, text)
+        turn = _fallen_back(turn, failed.step, text)
     else:
-        yield _settled(turn, ahead)
+        turn = _settled(turn, ahead)
+    if teller is not None:
+        teller.end(turn.response or "")
+    yield turn
+
+
+def _understood(
+    turn: Turn, ask: Ask, ahead: _Ahead | None, look_up: LookUp | None, keep_stage: bool
+) -> Generator[Turn, None, Turn]:
+    """The steps before the reply."""
+    if stage_selection.KIND not in turn.finished:
+        selected = _selected(turn, ask)
+        turn = stage_selection.enter(selected, turn.stage) if keep_stage and turn.stage else selected
+        if _has_to_wait(turn, ahead):
+            yield turn
+    if data_extraction.KIND not in turn.finished:
+        turn = _extracted(turn, ask, ahead)
+    if look_up is not None and data_retrieval.KIND not in turn.finished and data_retrieval.is_due(turn):
+        yield turn
+        turn = _finished(data_retrieval.run(turn, look_up), data_retrieval.KIND)
+    return turn
+
+
+def restored(turn: Turn, steps: Sequence[Step]) -> Turn:
+    """A fresh turn as it stood after the last step of its earlier attempts that still counts, with all their rows.
+
+    A row counts when its stage and schema are still there and it leads where it led; later steps of the same attempt
+    count only after it. Failed and speculative rows and replies never count. For turns without `keep_stage`."""
+    turn, rest = replace(turn, steps=tuple(steps)), tuple(steps)
+    for kind, taken in _TAKEN.items():
+        found = ((at, taken(turn, rest[at])) for at in reversed(range(len(rest))) if rest[at].kind == kind)
+        at, further = next(((at, further) for at, further in found if further is not None), (0, None))
+        if further is None:
+            break
+        turn, rest = _finished(further, kind), rest[at + 1 :]
+    return turn
+
+
+def _selection_taken(turn: Turn, row: Step) -> Turn | None:
+    if row.outcome == "skipped":
+        only = turn.reachable[0]
+        is_same = len(turn.reachable) == 1 and row.stage_name == only.stage_name
+        return stage_selection.enter(turn, only) if is_same else None
+    if not _still_fits(row, stage_selection.answer_schema(turn)):
+        return None
+    after = stage_selection.apply(turn, row.output)
+    led_to = row.verdict.get("stage") if isinstance(row.verdict, dict) else None
+    return replace(after, answered_by=row.model) if after.verdict["stage"] == led_to else None
+
+
+def _extraction_taken(turn: Turn, row: Step) -> Turn | None:
+    if row.stage_name != turn.stage_or_best.stage_name:
+        return None
+    if row.outcome == "skipped":
+        return None if _has_fields(turn) else data_extraction.apply(turn, None)
+    if not _still_fits(row, data_extraction.answer_schema(turn)):
+        return None
+    return replace(data_extraction.apply(turn, row.output), answered_by=row.model)
+
+
+def _retrieval_taken(turn: Turn, row: Step) -> Turn | None:
+    is_same = row.stage_name == turn.stage_or_best.stage_name and data_retrieval.is_due(turn)
+    return replace(turn, retrieved=row.output) if is_same and isinstance(row.output, dict) else None
+
+
+_TAKEN: dict[str, Callable[[Turn, Step], Turn | None]] = {
+    stage_selection.KIND: _selection_taken,
+    data_extraction.KIND: _extraction_taken,
+    data_retrieval.KIND: _retrieval_taken,
+}
+
+
+def _still_fits(row: Step, schema: dict[str, Any]) -> bool:
+    if row.outcome not in ANSWERED:
+        return False
+    return row.outcome == "safe_default" or fields.schema_fault(schema, row.output) is None
 
 
 class _StepFailed(Exception):
@@ -72,7 +153,7 @@ class _Ahead:
 
 
 def _look_ahead(turn: Turn, ask: Ask, threads: Threads | None) -> _Ahead | None:
-    if threads is None or len(turn.reachable) == 1:
+    if threads is None or stage_selection.KIND in turn.finished or len(turn.reachable) == 1:
         return None
     expected = stage_selection.enter(turn, turn.stage_or_best)
     if not _has_fields(expected):
@@ -81,10 +162,15 @@ def _look_ahead(turn: Turn, ask: Ask, threads: Threads | None) -> _Ahead | None:
     return None if future is None else _Ahead(expected, future)
 
 
+def _has_to_wait(turn: Turn, ahead: _Ahead | None) -> bool:
+    """Whether data extraction takes any time from here."""
+    is_there = ahead is not None and ahead.fits(turn) and ahead.future.done()
+    return _has_fields(turn) and not is_there
+
+
 def _selected(turn: Turn, ask: Ask) -> Turn:
     if len(turn.reachable) == 1:
-        entered = stage_selection.enter(turn, turn.reachable[0])
-        return _with_step(entered, exchange.skipped(stage_selection.KIND, entered))
+        return _skipped(stage_selection.enter(turn, turn.reachable[0]), stage_selection.KIND)
     held = exchange.hold(stage_selection, turn, ask)
     if held.error is not None:
         raise _StepFailed(turn, held, held.error)
@@ -93,8 +179,7 @@ def _selected(turn: Turn, ask: Ask) -> Turn:
 
 def _extracted(turn: Turn, ask: Ask, ahead: _Ahead | None) -> Turn:
     if not _has_fields(turn):
-        unchanged = data_extraction.apply(turn, None)
-        return _with_step(unchanged, exchange.skipped(data_extraction.KIND, turn))
+        return _skipped(data_extraction.apply(turn, None), data_extraction.KIND)
     if ahead is not None and ahead.fits(turn):
         held = ahead.future.result()
     else:
@@ -104,12 +189,11 @@ def _extracted(turn: Turn, ask: Ask, ahead: _Ahead | None) -> Turn:
     return _recorded(data_extraction.apply(turn, held.value), held)
 
 
-def _answered(turn: Turn, ask: Ask) -> Turn:
+def _answered(turn: Turn, ask: Ask, teller: Teller | None) -> Turn:
     fixed = response_generation.fixed_text(turn)
     if fixed is not None:
-        answered = response_generation.apply(turn, fixed)
-        return _with_step(answered, exchange.skipped(response_generation.KIND, turn))
-    held = exchange.hold(response_generation, turn, ask)
+        return _skipped(response_generation.apply(turn, fixed), response_generation.KIND)
+    held = exchange.hold(response_generation, turn, ask, teller)
     if held.error is not None:
         raise _StepFailed(turn, held, held.error)
     if held.fault is not None:
@@ -141,8 +225,8 @@ def _settled(turn: Turn, ahead: _Ahead | None) -> Turn:
     """The turn with the step that was done ahead in vain, if there is one; whoever is still at it is not waited for."""
     if ahead is None:
         return turn
-    is_extracted = any(step.kind == data_extraction.KIND for step in turn.steps)
-    if is_extracted and ahead.fits(turn):
+    made = turn.steps[len(ahead.turn.steps) :]
+    if any(step.kind == data_extraction.KIND for step in made) and ahead.fits(turn):
         return turn
     if ahead.future.done():
         return _with_step(turn, ahead.future.result().row("speculative", None))
@@ -152,11 +236,23 @@ def _settled(turn: Turn, ahead: _Ahead | None) -> Turn:
 
 def _recorded(turn: Turn, held: Exchange) -> Turn:
     answered = replace(turn, answered_by=held.model)
-    return _with_step(answered, held.row(held.outcome, turn.verdict))
+    return _finished(_with_step(answered, held.row(held.outcome, turn.verdict)), held.request.kind)
+
+
+def _skipped(turn: Turn, kind: str) -> Turn:
+    row = exchange.skipped(kind, turn)
+    # An earlier attempt may have skipped it already.
+    known = {(step.kind, step.outcome, step.stage_name) for step in turn.steps}
+    is_known = (kind, row.outcome, row.stage_name) in known
+    return _finished(turn if is_known else _with_step(turn, row), kind)
 
 
 def _with_step(turn: Turn, step: Step) -> Turn:
     return replace(turn, steps=(*turn.steps, step))
+
+
+def _finished(turn: Turn, kind: str) -> Turn:
+    return replace(turn, finished=(*turn.finished, kind))
 
 
 def _has_fields(turn: Turn) -> bool:

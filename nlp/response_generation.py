@@ -39,7 +39,12 @@ def apply(turn: Turn, answer: str) -> Turn:
 
 def cleaned(text: str) -> str:
     """The text without what cannot be seen."""
-    return _INVISIBLE.sub("", text).strip()
+    return visible(text).strip()
+
+
+def visible(text: str) -> str:
+    """A piece of a text without what cannot be seen, its blanks left as they are."""
+    return _INVISIBLE.sub("", text)
 
 
 def fixed_text(turn: Turn) -> str | None:

@@ -35,7 +35,8 @@ class Turn:
     Before: `history` is oldest first, already windowed and without `message`; `templates` maps a name to the
     business's own template or else the global one; `stage` is the present stage; `now` is ISO 8601; `deadline` is on
     the monotonic clock of this process. The steps fill in the rest: `stage` is then the chosen one, `status` what the
-    conversation becomes, `verdict` what the latest step made of its answer."""
+    conversation becomes, `verdict` what the latest step made of its answer, `finished` the kinds of the steps whose
+    findings are in; `steps` has the rows of all attempts."""
 
     business: Business
     agents: Mapping[str, Agent]
@@ -58,6 +59,7 @@ class Turn:
     answered_by: str | None = None
     degraded: bool = False
     steps: tuple[Step, ...] = ()
+    finished: tuple[str, ...] = ()
     status: str = "active"
     verdict: Any = None
 
@@ -100,11 +102,13 @@ class Turn:
     @property
     def usage(self) -> dict[str, Any]:
         """Tokens and cost of all steps; the cost is None when that of any step is unknown."""
-        costs = [step.cost_usd for step in self.steps]
+        # Rows that come back from the ledger have decimals.
+        costs = [None if step.cost_usd is None else float(step.cost_usd) for step in self.steps]
+        known = [cost for cost in costs if cost is not None]
         return {
             "prompt_tokens": sum(step.prompt_tokens for step in self.steps),
             "completion_tokens": sum(step.completion_tokens for step in self.steps),
-            "cost_usd": None if None in costs else round(sum(costs), 8),
+            "cost_usd": round(sum(known), 8) if len(known) == len(costs) else None,
         }
 
     @property
