@@ -114,6 +114,7 @@ class Model:
         deadline = min(request.deadline, started + self._call_timeout_s)
         listener = None if request.on_text is None else Listener(request.on_text)
         attempts = retries = 0
+        problem: ModelUnavailable | None = None
         while True:
             attempts += 1
             try:
@@ -122,8 +123,8 @@ class Model:
                 if attempts > MAX_ADAPTATIONS or not self._adapt(request, error, listener):
                     raise _unavailable(error, attempts) from None
             except BreakerOpen as error:
-                reason, after = "breaker_open", error.retry_after_s
-                raise ModelUnavailable(reason, retry_after_s=after, attempts=attempts - 1) from None
+                # Between two tries the first one's own reason says more.
+                raise problem or _closed_to(error) from None
             except (openai.OpenAIError, httpx2.HTTPError, llm_replies.BadReply) as error:
                 problem = _unavailable(error, attempts)
                 if retries == MAX_RETRIES or not self._wait(problem, retries, deadline):
@@ -252,6 +253,10 @@ class Model:
 def _wanted(request: Request, listener: Listener | None) -> dict[str, Any]:
     """What goes out besides model, messages and schema, before the server's own ways are known."""
     return {**request.settings, **(_STREAMING if listener is not None else {})}
+
+
+def _closed_to(error: BreakerOpen) -> ModelUnavailable:
+    return ModelUnavailable("breaker_open", retry_after_s=error.retry_after_s, attempts=0)
 
 
 def _unavailable(error: Exception, attempts: int) -> ModelUnavailable:

@@ -1,0 +1,270 @@
+"""The circuit breaker, by a clock of its own; and the model behind it."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+import pytest
+
+from nlp import breaker, llm
+from nlp.breaker import Breaker, BreakerOpen, Health
+from nlp.errors import ModelUnavailable
+from tests.nlp import model_server as play
+from tests.nlp import turns
+from tests.nlp.model_server import REQUEST, Behaviour, Server, model, refused
+
+
+class Clock:
+    """A clock that goes when it is told to."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def changes() -> list[tuple[str, bool]]:
+    return []
+
+
+@pytest.fixture
+def guard(clock: Clock, changes: list[tuple[str, bool]]) -> Breaker:
+    return Breaker(lambda name, is_open: changes.append((name, is_open)), clock)
+
+
+def calls(guard: Breaker, health: Health, times: int = 1, name: str = "m") -> None:
+    for _ in range(times):
+        guard.leave(guard.enter(name), health)
+
+
+def is_open(guard: Breaker, name: str = "m") -> bool:
+    try:
+        guard.leave(guard.enter(name), "unknown")
+    except BreakerOpen:
+        return True
+    return False
+
+
+def test_half_of_ten_calls_open_it(guard: Breaker, changes: list[tuple[str, bool]]) -> None:
+    calls(guard, "well", 5)
+    calls(guard, "ill", 4)
+    assert not is_open(guard)
+    calls(guard, "ill")
+    assert is_open(guard)
+    assert changes == [("m", True)]
+
+
+def test_fewer_failures_or_fewer_calls_do_not(guard: Breaker) -> None:
+    calls(guard, "ill", 9)
+    assert not is_open(guard)
+    calls(guard, "well", 30, "n")
+    calls(guard, "ill", 29, "n")
+    assert not is_open(guard, "n")
+
+
+def test_failures_are_forgotten_after_half_a_minute(guard: Breaker, clock: Clock) -> None:
+    calls(guard, "ill", 9)
+    clock.now += breaker.WINDOW_SECONDS + 1
+    calls(guard, "ill")
+    assert not is_open(guard)
+
+
+def test_one_model_says_nothing_about_another(guard: Breaker) -> None:
+    calls(guard, "ill", 10)
+    assert (is_open(guard), is_open(guard, "other")) == (True, False)
+
+
+@pytest.mark.parametrize("health", ["alive", "unknown"])
+def test_what_says_nothing_about_the_server_is_not_counted(guard: Breaker, health: Health) -> None:
+    calls(guard, health, 100)
+    calls(guard, "ill", 9)
+    assert not is_open(guard)
+    calls(guard, "ill")
+    assert is_open(guard)
+
+
+def test_open_one_tells_when_to_come_back(guard: Breaker, clock: Clock) -> None:
+    calls(guard, "ill", 10)
+    clock.now += 2
+    with pytest.raises(BreakerOpen) as caught:
+        guard.enter("m")
+    assert caught.value.retry_after_s == pytest.approx(3.0)
+
+
+def test_one_probe_at_a_time_is_let_through(guard: Breaker, clock: Clock) -> None:
+    calls(guard, "ill", 10)
+    clock.now += breaker.PROBE_SECONDS
+    probe = guard.enter("m")
+    assert probe.is_probe
+    assert is_open(guard)
+    guard.leave(probe, "ill")
+    assert is_open(guard)
+    clock.now += breaker.PROBE_SECONDS
+    assert guard.enter("m").is_probe
+
+
+@pytest.mark.parametrize("health", ["well", "alive"])
+def test_probe_that_is_answered_closes_it(
+    guard: Breaker, clock: Clock, changes: list[tuple[str, bool]], health: Health
+) -> None:
+    calls(guard, "ill", 10)
+    clock.now += breaker.PROBE_SECONDS
+    calls(guard, health)
+    assert changes == [("m", True), ("m", False)]
+    calls(guard, "ill", 9)
+    assert not is_open(guard)
+
+
+def test_probe_that_never_comes_back_delays_only_the_next(guard: Breaker, clock: Clock) -> None:
+    calls(guard, "ill", 10)
+    clock.now += breaker.PROBE_SECONDS
+    guard.enter("m")
+    clock.now += breaker.PROBE_SECONDS
+    calls(guard, "well")
+    assert not is_open(guard)
+
+
+def test_late_answer_of_an_older_call_does_not_close_it(guard: Breaker, changes: list[tuple[str, bool]]) -> None:
+    older = guard.enter("m")
+    calls(guard, "ill", 10)
+    guard.leave(older, "well")
+    assert is_open(guard)
+    assert changes == [("m", True)]
+
+
+def test_only_so_many_models_are_remembered(guard: Breaker, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(breaker, "MAX_MODELS", 3)
+    calls(guard, "ill", 10, "open")
+    for number in range(50):
+        calls(guard, "ill", 9, f"model-{number}")
+    assert is_open(guard, "open")
+    calls(guard, "ill", 1, "model-49")
+    calls(guard, "ill", 10, "one-more")
+    assert is_open(guard, "one-more")
+    calls(guard, "ill", 100, "no-room")
+    assert not is_open(guard, "no-room")
+    assert all(is_open(guard, name) for name in ("open", "model-49", "one-more"))
+
+
+def test_many_threads_open_it_once(guard: Breaker, changes: list[tuple[str, bool]]) -> None:
+    together = threading.Barrier(8)
+
+    def work() -> None:
+        together.wait()
+        for _ in range(200):
+            try:
+                ticket = guard.enter("m")
+            except BreakerOpen:
+                return
+            guard.leave(ticket, "ill")
+
+    threads = [threading.Thread(target=work) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert changes == [("m", True)]
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    with play.running() as running:
+        yield running
+
+
+@pytest.mark.parametrize(
+    "behaviour", [play.fails(500), play.fails(429), play.resets, play.answers(b"<html>"), play.answers({"choices": []})]
+)
+def test_ill_server_is_left_alone(server: Server, clock: Clock, behaviour: Behaviour) -> None:
+    server.script = [behaviour]
+    told: list[tuple[str, bool]] = []
+    asked = model(server, clock=clock, on_breaker=lambda name, is_open: told.append((name, is_open)))
+    reasons = [refused(asked).reason for _ in range(4)]
+    assert (told, "breaker_open" not in reasons[:3], len(server.bodies)) == ([("m-1", True)], True, 10)
+    started = time.monotonic()
+    error = refused(asked)
+    assert (error.reason, error.attempts, error.timed_out) == ("breaker_open", 0, False)
+    assert error.retry_after_s == pytest.approx(5.0)
+    assert time.monotonic() - started < 1
+    assert len(server.bodies) == 10
+    server.script = [play.answers()]
+    clock.now += 5
+    assert asked.ask(REQUEST).text == "Hello."
+    assert asked.ask(REQUEST).attempts == 1
+    assert told == [("m-1", True), ("m-1", False)]
+
+
+def test_server_that_opens_it_between_tries_is_not_tried_again(server: Server, clock: Clock) -> None:
+    server.script = [play.fails(500)]
+    asked = model(server, clock=clock)
+    errors = [refused(asked) for _ in range(4)]
+    assert [error.attempts for error in errors] == [3, 3, 3, 1]
+
+
+@pytest.mark.parametrize(
+    "behaviour",
+    [
+        play.fails(400),
+        play.fails(401),
+        play.fails(404),
+        play.fails(429, code="insufficient_quota"),
+        play.answers(play.reply(None, refusal="No.")),
+        play.answers(play.reply("")),
+        play.floods(200),
+    ],
+)
+def test_fault_that_is_not_the_servers_never_opens_it(server: Server, behaviour: Behaviour) -> None:
+    def broken(_name: str, _is_open: bool) -> None:
+        raise AssertionError
+
+    server.script = [behaviour]
+    asked = model(server, on_breaker=broken)
+    for _ in range(12):
+        try:
+            asked.ask(REQUEST)
+        except ModelUnavailable as error:
+            assert error.reason != "breaker_open"
+    assert len(server.bodies) == 12
+
+
+def test_nobody_listening_opens_it(clock: Clock) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{taken.getsockname()[1]}/v1"
+        silent = llm.Model("k", url, sleep=lambda _: None, clock=clock)
+        assert [refused(silent).reason for _ in range(5)] == ["connection"] * 4 + ["breaker_open"]
+
+
+@pytest.mark.parametrize(
+    ("left", "reason"), [(lambda: time.monotonic() + 0.1, "timeout"), (lambda: float("inf"), "breaker_open")]
+)
+def test_only_those_who_had_time_say_that_a_server_is_slow(
+    server: Server, left: Callable[[], float], reason: str, clock: Clock
+) -> None:
+    server.script = [play.hangs]
+    asked = model(server, call_timeout_s=0.3, clock=clock)
+    assert [refused(asked, replace(REQUEST, deadline=left())).reason for _ in range(11)][-1] == reason
+
+
+def test_ledger_names_the_open_breaker(server: Server, clock: Clock) -> None:
+    server.script = [play.fails(500)]
+    asked = model(server, clock=clock)
+    for _ in range(4):
+        refused(asked, replace(REQUEST, model="gpt-5.4-mini"))
+    stage = turns.stage("order_status", fallback_text="Please call us.")
+    after = turns.run(turns.turn(stages=(stage,)), asked.ask)
+    step = after.steps[-1]
+    assert (after.response, after.degraded) == ("Please call us.", True)
+    assert (step.outcome, step.attempts, step.verdict) == ("failed", 0, {"reason": "breaker_open"})
+    assert after.usage["cost_usd"] == 0
