@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from dotenv import load_dotenv
@@ -12,12 +14,14 @@ from flask import Flask
 import api
 import auth
 import db
-from api import commands, contract, launch, limits, logs
+from api import commands, contract, launch, limits, logs, metrics
 from api.bodies import StrictRequest
 from api.parts import Parts
 from api.settings import BadSetting, Settings, from_environment
 from db import cipher, keys
 from nlp import egress, llm, offline, side_by_side
+
+log = logging.getLogger(__name__)
 
 
 def create_app(settings: Settings | None = None) -> Flask:
@@ -56,7 +60,18 @@ def _model(settings: Settings) -> llm.Model:
         http_transport=offline.transport() if settings.is_offline else None,
         call_timeout_s=settings.model_call_timeout_s,
         connections=settings.web_threads * 2,
+        on_breaker=_breaker_watch(settings.openai_model),
     )
+
+
+def _breaker_watch(default_model: str) -> Callable[[str, bool], None]:
+    def changed(model: str, is_open: bool) -> None:
+        # Tenants name models as they like: a label for each would have no end.
+        name = model if model == default_model else "other"
+        metrics.BREAKER_OPEN.labels(model=name).inc(1 if is_open else -1)
+        log.warning("calls to model %s %s", name, "are not tried: its server is ill" if is_open else "are tried again")
+
+    return changed
 
 
 if __name__ == "__main__":

@@ -45,6 +45,8 @@ class Server(ThreadingHTTPServer):
 
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    # What was written last would be lost with a connection that is aborted.
+    disable_nagle_algorithm = True
     server: Server
     body: dict[str, Any]
 
