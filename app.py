@@ -14,9 +14,10 @@ from flask import Flask
 import api
 import auth
 import db
-from api import commands, contract, launch, limits, logs, metrics
+from api import commands, contract, keeper, launch, limits, logs, metrics
 from api.bodies import StrictRequest
 from api.parts import Parts
+from api.serving import GRACE_SECONDS
 from api.settings import BadSetting, Settings, from_environment
 from db import cipher, keys
 from nlp import egress, llm, offline, side_by_side
@@ -37,7 +38,8 @@ def create_app(settings: Settings | None = None) -> Flask:
     key_store = keys.KeyStore(cipher.Keyring.of(chosen.encryption_keys))
     threads = side_by_side.Threads(chosen.web_threads)
     api_calls = egress.Egress(chosen.api_call_allowed_hosts)
-    app.extensions["icmp"] = Parts(chosen, database, key_store, _model(chosen), threads, api_calls)
+    watch = keeper.Keeper(database, lease_s=chosen.turn_lease_s, longest_s=chosen.turn_timeout_s + GRACE_SECONDS)
+    app.extensions["icmp"] = Parts(chosen, database, key_store, _model(chosen), threads, api_calls, watch)
     app.extensions["auth"] = auth.Gate(database, key_store, chosen.icmp_api_key, chosen.allowed_origins)
     limits.register(app, database, chosen.rate_limit_messages_per_minute)
     api.register(app)

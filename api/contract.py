@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
@@ -33,7 +34,7 @@ class Contract:
 
 @dataclass(frozen=True)
 class Reply:
-    """A view's answer when it is more than a body with the contract's status."""
+    """A view's answer when it is more than a body with the contract's status; bytes go out as they are."""
 
     body: Any
     status: int | None = None
@@ -122,17 +123,22 @@ def _response(promised: Contract, result: Any) -> Response:
     if status == 204:
         response = Response(status=204)
     else:
-        body = shown(reply.body)
+        text = reply.body if isinstance(reply.body, bytes) else json_text(reply.body).encode()
         if current_app.config.get("CHECK_REPLIES") and promised.gives is not None:
-            _check_reply(promised, body)
-        response = json_response(body, status)
+            _check_reply(promised, json.loads(text))
+        response = Response(text, status=status, mimetype="application/json")
     response.headers.extend(dict(reply.headers))
     return response
 
 
 def json_response(body: Any, status: int = 200) -> Response:
     """A JSON response."""
-    return Response(current_app.json.dumps(body) + "\n", status=status, mimetype="application/json")
+    return Response(json_text(body), status=status, mimetype="application/json")
+
+
+def json_text(body: Any) -> str:
+    """A body as it is sent; UTF-8, in the order it was built."""
+    return json.dumps(shown(body), ensure_ascii=False) + "\n"
 
 
 def _check_reply(promised: Contract, body: Any) -> None:

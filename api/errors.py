@@ -33,6 +33,26 @@ class ConversationCompleted(Exception):
     """The conversation is completed"""
 
 
+class ConversationBusy(Exception):
+    """The conversation has too many messages waiting"""
+
+    retry_after_s = 1
+
+
+class TurnInProgress(Exception):
+    """The message is still being answered"""
+
+    retry_after_s = 1
+
+
+class KeyReused(Exception):
+    """The Idempotency-Key belongs to another message"""
+
+
+class TurnFailed(Exception):
+    """The message could not be answered"""
+
+
 class LoginRefused(Exception):
     """The address or the password is wrong"""
 
@@ -73,6 +93,18 @@ TABLE: dict[type[Exception], Row] = {
     db.Conflict: Row(409, "CONFLICT", "This conflicts with what is stored", "Change what conflicts, or read it again"),
     ConversationCompleted: Row(
         409, "CONVERSATION_COMPLETED", "The conversation is completed", "Leave conversation_id out to start a new one"
+    ),
+    ConversationBusy: Row(
+        409, "CONVERSATION_BUSY", "The conversation has too many messages waiting", "Send the message again later"
+    ),
+    TurnInProgress: Row(
+        409, "TURN_IN_PROGRESS", "The message is still being answered", "Send the same request again for its reply"
+    ),
+    KeyReused: Row(
+        422, "IDEMPOTENCY_KEY_REUSED", "The Idempotency-Key belongs to another message", "Use a new key per message"
+    ),
+    TurnFailed: Row(
+        500, "SERVER_ERROR", "The message could not be answered", "Send the message again with a new Idempotency-Key"
     ),
     TooManyPasswords: Row(
         503, "SERVER_ERROR", "Too many passwords are being checked at once", "Try again after Retry-After seconds"
@@ -141,8 +173,8 @@ def answer(error: Exception) -> Response:
     response = Response(text, status=row.status, mimetype="application/json")
     if row.status == 401:
         response.headers["WWW-Authenticate"] = "Bearer"
-    if row.status in RETRY_AFTER:
-        asked = getattr(error, "retry_after_s", None)
+    asked = getattr(error, "retry_after_s", None)
+    if asked is not None or row.status in RETRY_AFTER:
         response.headers["Retry-After"] = RETRY_AFTER[row.status] if asked is None else str(max(1, round(asked)))
     if isinstance(error, HTTPException) and row.status == 405:
         response.headers.extend(_allowed(error))

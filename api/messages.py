@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from flask import Blueprint, g
+from flask import Blueprint, g, request
 
 import auth
-from api import contract, turns
+from api import acceptance, contract, replies
 from api.contract import Reply
 from api.parts import cipher, parts, tenant
 from db import messages
@@ -21,11 +21,13 @@ routes = Blueprint("messages", __name__)
 def post_message(business_id: str, body: dict[str, Any]) -> Reply:
     """Answer a customer's message; 202 without a response while people answer the conversation."""
     g.user_id = body["user_id"]
+    key = acceptance.checked_key(request.headers.get("Idempotency-Key"))
     with tenant(business_id) as conn:
-        accepted = turns.accept(conn, parts(), business_id, body)
-    g.conversation_id = accepted.conversation.conversation_id
-    reply, status = turns.answer(parts(), accepted)
-    return Reply(reply, status)
+        accepted = acceptance.accept(conn, parts(), business_id, body, key)
+    g.conversation_id = accepted.conversation_id
+    reply = replies.reply_to(parts(), accepted)
+    headers = {"Idempotent-Replayed": "true"} if reply.is_replayed else {}
+    return Reply(reply.body.encode(), reply.status, headers)
 
 
 @routes.get("/messages/<message_id>")

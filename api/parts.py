@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import cast
 
 from flask import current_app, g
 
 import auth
 import db
+from api.bell import Bell
+from api.keeper import Keeper
 from api.settings import Settings
+from api.setups import Setups
 from db import businesses, keys
 from db.cipher import Cipher
 from nlp.egress import Egress
@@ -29,6 +32,9 @@ class Parts:
     model: Model
     threads: Threads
     egress: Egress
+    keeper: Keeper
+    setups: Setups = field(default_factory=Setups)
+    bell: Bell = field(default_factory=Bell)
 
 
 def parts() -> Parts:

@@ -34,6 +34,8 @@ class Settings:
     openai_model: str
     model_call_timeout_s: float
     turn_timeout_s: float
+    turn_lease_s: float
+    queue_wait_s: float
     history_tokens: int
     rate_limit_messages_per_minute: int
     rate_limit_login_burst: int
@@ -73,6 +75,8 @@ def from_environment(env: Mapping[str, str]) -> Settings:
         openai_model=OFFLINE_MODEL if offline else (reader.text("OPENAI_MODEL") or DEFAULT_MODEL),
         model_call_timeout_s=reader.number("MODEL_CALL_TIMEOUT_S", 20, low=0.1, high=600),
         turn_timeout_s=reader.number("TURN_TIMEOUT_S", 45, low=0.1, high=900),
+        turn_lease_s=reader.number("TURN_LEASE_S", 15, low=0.5, high=600),
+        queue_wait_s=reader.number("QUEUE_WAIT_S", 60, low=0.1, high=600),
         history_tokens=reader.whole("HISTORY_TOKENS", 3000, low=0, high=200_000),
         rate_limit_messages_per_minute=reader.whole("RATE_LIMIT_MESSAGES_PER_MINUTE", 30, low=1, high=1_000_000),
         rate_limit_login_burst=reader.whole("RATE_LIMIT_LOGIN_BURST", 10, low=1, high=1_000_000),

@@ -10,7 +10,7 @@ from flask import Blueprint
 
 import auth
 import db
-from api import contract, turns
+from api import contract
 from api.lookups import Looker
 from api.parts import parts, tenant
 from db import stages, users
@@ -52,15 +52,17 @@ def _turn(
     settings, key = parts().settings, parts().key_store.cipher(conn, business_id)
     contact = users.find_contact(conn, business_id, key, user_id) if user_id else None
     said = [Utterance(each["sender_type"], each["message_content"]) for each in body.get("history", [])]
-    return turns.opened(
-        conn,
-        parts(),
-        business_id,
-        body,
-        stages=tuple(stages.list_every(conn, business_id)),
-        user={"user_id": user_id, **(contact or {})},
-        history=window(said, settings.history_tokens),
-        stage=stages.get(conn, business_id, stage_id),
-        data=body.get("data", {}),
-        deadline=started + settings.turn_timeout_s,
+    return (
+        parts()
+        .setups.get(conn, business_id)
+        .turn(
+            body["message"],
+            body.get("metadata", {}),
+            settings.openai_model,
+            user={"user_id": user_id, **(contact or {})},
+            history=window(said, settings.history_tokens),
+            stage=stages.get(conn, business_id, stage_id),
+            data=body.get("data", {}),
+            deadline=started + settings.turn_timeout_s,
+        )
     )

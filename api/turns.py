@@ -1,186 +1,221 @@
-"""One turn from accepted to committed: load, think, save. No connection is held while the model thinks."""
+"""One claimed turn from loaded to committed: load, think, save. No connection is held while the model thinks, and
+nothing is written by a worker that has lost its claim."""
 
 from __future__ import annotations
 
+import logging
 import time
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Protocol
 
 import db
-from api.contract import shown
+from api import answers, metrics
 from api.errors import ConversationCompleted, NoStages, row_of
 from api.lookups import Looker
 from api.parts import Parts
-from db import agents, businesses, conversations, messages, stages, templates, turns, users
+from api.setups import Setup
+from db import conversations, message_requests, messages, turn_leases, turns, users
 from db.cipher import Cipher
 from db.conversations import Conversation
 from db.messages import Message
-from db.paging import Page
-from nlp import fields, pipeline
-from nlp.turn import KINDS, Turn, Utterance, window
+from db.turn_leases import MAX_ATTEMPTS, Claim
+from nlp import pipeline
+from nlp.errors import ModelUnavailable
+from nlp.turn import Turn, Utterance, window
+
+log = logging.getLogger(__name__)
 
 HISTORY_MESSAGES = 100
+FIRST_PAUSE_SECONDS = 0.1
+
+
+class Told(Protocol):
+    """Who hears how a turn goes on."""
+
+    def news(self, turn: Turn, /) -> None:
+        """The turn after a step."""
+
+    def text(self, piece: str, /) -> None:
+        """A piece of the reply."""
+
+
+class Fenced(Exception):
+    """Somebody else has taken the turn over, or it has ended; nothing of this attempt was written."""
+
+
+class Interrupted(Exception):
+    """This attempt ended by a fault of ours, which the log has; the turn is open for another one."""
+
+    def __init__(self, text: str, *, is_released: bool) -> None:
+        super().__init__(text)
+        self.is_released = is_released
 
 
 @dataclass(frozen=True)
-class Accepted:
-    """A message that is stored and will not be lost; `turn` is None when people answer the conversation."""
+class Asked:
+    """What a turn answers: the customer's messages, in what set-up, from whom."""
 
+    messages: tuple[Message, ...]
+    setup: Setup
+    user: Mapping[str, Any]
+
+
+@dataclass
+class Work:
+    """An attempt at a claimed turn. `turn` goes on with each step, `kept_steps` of it are in the ledger already;
+    `started` is monotonic."""
+
+    claim: Claim
+    key: Cipher
     conversation: Conversation
-    message: Message
-    turn: Turn | None
+    asked: Asked
+    turn: Turn
+    kept_steps: int
     started: float
 
 
-def accept(conn: db.Connection, parts: Parts, business_id: str, body: Mapping[str, Any]) -> Accepted:
-    """Store the message and load what its turn needs. Raises NoStages, NotFound and ConversationCompleted."""
-    started = time.monotonic()
-    key, user_id = parts.key_store.cipher(conn, business_id), str(uuid.UUID(body["user_id"]))
-    user = users.find_contact(conn, business_id, key, user_id)
-    if user is None:
-        users.insert(conn, user_id)
-        users.meet(conn, business_id, user_id, "customer")
-    conversation = _conversation(conn, parts, business_id, key, {**body, "user_id": user_id})
-    if conversation.status == "paused":
-        message = _store(conn, key, conversation, None, "user", body["message"], body.get("metadata"))
-        conversations.update(conn, business_id, key, conversation.conversation_id, {})
-        return Accepted(conversation, message, None, started)
-    known_stages = stages.list_every(conn, business_id)
-    if not known_stages:
-        raise NoStages("business_id: this business has no stages yet")
-    history = _history(conn, key, conversation, parts.settings.history_tokens)
-    turn_id = str(uuid.uuid4())
-    turns.insert(conn, business_id, turn_id, conversation.conversation_id)
-    message = _store(conn, key, conversation, turn_id, "user", body["message"], body.get("metadata"))
-    stage = next((each for each in known_stages if each.stage_id == conversation.stage_id), None)
-    turn = opened(
-        conn,
-        parts,
-        business_id,
-        body,
-        stages=tuple(known_stages),
-        user={"user_id": user_id, **(user or {})},
-        history=history,
-        stage=stage,
+@dataclass(frozen=True)
+class Answer:
+    """The answer to each message of the turn, as it is sent."""
+
+    status: int
+    bodies: Mapping[str, str]
+
+
+def opened(
+    conn: db.Connection, parts: Parts, claim: Claim, conversation: Conversation, asked: Asked, started: float
+) -> Work:
+    """The turn at its beginning, or after the last step of an earlier attempt. Raises NoStages."""
+    if not asked.setup.stages:
+        raise NoStages("business_id: this business has no stages any more")
+    key = parts.key_store.cipher(conn, claim.business_id)
+    earlier = turns.list_steps(conn, claim.business_id, key, claim.turn_id) if claim.attempts > 1 else []
+    metadata: dict[str, Any] = {}
+    for message in asked.messages:
+        metadata |= message.metadata
+    turn = asked.setup.turn(
+        "\n".join(message.message_content for message in asked.messages),
+        metadata,
+        parts.settings.openai_model,
+        user=asked.user,
+        history=_history(conn, parts, key, conversation),
+        stage=next((each for each in asked.setup.stages if each.stage_id == conversation.stage_id), None),
         agent_id=conversation.agent_id,
         data=conversation.data,
-        deadline=started + parts.settings.turn_timeout_s,
+        deadline=time.monotonic() + parts.settings.turn_timeout_s,
     )
-    return Accepted(conversation, message, turn, started)
+    return Work(claim, key, conversation, asked, pipeline.restored(turn, earlier), len(earlier), started)
 
 
-def opened(conn: db.Connection, parts: Parts, business_id: str, body: Mapping[str, Any], **known: Any) -> Turn:
-    """The first moment of a turn: the message, the business's own material, and what the caller knows besides."""
-    return Turn(
-        business=businesses.get(conn, business_id, with_lists=False),
-        agents={agent.agent_id: agent for agent in agents.list_every(conn, business_id)},
-        templates=templates.latest(conn, business_id),
-        message=body["message"],
-        metadata=body.get("metadata", {}),
-        now=datetime.now(UTC).isoformat(timespec="seconds"),
-        model=parts.settings.openai_model,
-        **known,
-    )
-
-
-def _history(conn: db.Connection, key: Cipher, conversation: Conversation, tokens: int) -> tuple[Utterance, ...]:
-    """What was said before, oldest first."""
-    page = Page(HISTORY_MESSAGES)
-    newest = messages.list_page(conn, conversation.business_id, key, conversation.conversation_id, page)
-    return window([Utterance(each.sender_type, each.message_content) for each in reversed(newest)], tokens)
-
-
-def answer(parts: Parts, accepted: Accepted) -> tuple[dict[str, Any], int]:
-    """Think and save; the body and status of the reply. Whatever happens the turn is closed with its ledger.
-    Raises ModelUnavailable."""
-    if accepted.turn is None:
-        return _body(accepted, None, None), 202
-    turn = accepted.turn
-    look_up = Looker(parts, turn.business.business_id, turn.user["user_id"], accepted.message.turn_id or "")
+def run(parts: Parts, claim: Claim, work: Work | None = None, told: Told | None = None) -> Answer:
+    """Do the turn and keep its answer. `told` hears of the stage, the data and the reply's text as they come. Raises
+    ModelUnavailable, ConversationCompleted and NoStages (the turn has failed), Fenced, Interrupted and NotFound."""
+    metrics.TURNS_IN_FLIGHT.inc()
     try:
-        for thought in pipeline.run(turn, parts.model.ask, parts.threads, look_up):
-            turn = thought
-        return _save(parts, accepted, turn)
-    except Exception as error:
-        _save_failure(parts, accepted, turn, error)
+        with parts.keeper.holding(claim):
+            work = work or _loaded(parts, claim)
+            if work.conversation.status == "active":
+                _think(parts, work, told)
+            return _save(parts, work)
+    except (ModelUnavailable, ConversationCompleted, NoStages) as error:
+        _save_failure(parts, claim, work, error)
         raise
+    except (Fenced, db.NotFound):  # not found: the business was deleted meanwhile
+        raise
+    except Exception as error:
+        log.exception("an attempt at a turn ended", extra={"business_id": claim.business_id})
+        is_released = _released(parts, claim)
+        raise Interrupted(f"attempt {claim.attempts} of {MAX_ATTEMPTS}", is_released=is_released) from error
+    finally:
+        metrics.TURNS_IN_FLIGHT.dec()
 
 
-def _conversation(
-    conn: db.Connection, parts: Parts, business_id: str, key: Cipher, body: Mapping[str, Any]
-) -> Conversation:
-    if "conversation_id" in body:
-        named = conversations.get(conn, business_id, key, body["conversation_id"])
-        if named.user_id != body["user_id"]:
-            raise db.NotFound
-        if named.status == "completed":
-            raise ConversationCompleted(f"conversation_id: {named.conversation_id} takes no more messages")
-        return named
-    found = _open(conn, parts, business_id, key, body)
-    if found is None:
-        conversations.lock_user(conn, business_id, body["user_id"])
-        found = _open(conn, parts, business_id, key, body)
-    if found is not None:
-        return found
-    conversation_id = str(uuid.uuid4())
-    session_id = body.get("session_id") or str(uuid.uuid4())
-    conversations.insert(conn, business_id, conversation_id, body["user_id"], session_id)
-    return conversations.get(conn, business_id, key, conversation_id)
+def _loaded(parts: Parts, claim: Claim) -> Work:
+    started = time.monotonic()
+    with parts.database.transaction(claim.business_id) as conn:
+        key = parts.key_store.cipher(conn, claim.business_id)
+        conversation = conversations.get(conn, claim.business_id, key, claim.conversation_id)
+        if conversation.status == "completed":
+            raise ConversationCompleted("conversation_id: it was completed before the message was answered")
+        contact = users.find_contact(conn, claim.business_id, key, conversation.user_id)
+        asked = Asked(
+            tuple(messages.list_asked(conn, claim.business_id, key, claim.turn_id)),
+            parts.setups.get(conn, claim.business_id),
+            {"user_id": conversation.user_id, **(contact or {})},
+        )
+        return opened(conn, parts, claim, conversation, asked, started)
 
 
-def _open(
-    conn: db.Connection, parts: Parts, business_id: str, key: Cipher, body: Mapping[str, Any]
-) -> Conversation | None:
-    if "session_id" in body:
-        return conversations.find_open(conn, business_id, key, body["user_id"], body["session_id"])
-    minutes = parts.settings.session_timeout_minutes
-    return conversations.find_recent(conn, business_id, key, body["user_id"], minutes)
+def _history(conn: db.Connection, parts: Parts, key: Cipher, conversation: Conversation) -> tuple[Utterance, ...]:
+    """What was said before, oldest first, each reply after what it answers: several messages may have come first."""
+    said = messages.list_said(conn, conversation.business_id, key, conversation.conversation_id, HISTORY_MESSAGES)
+    replied = {message.turn_id: place for place, message in said if message.sender_type == "ai"}
+
+    def place(entry: tuple[int, Message]) -> tuple[int, int]:
+        return (replied.get(entry[1].turn_id, entry[0]), entry[0])
+
+    in_order = [Utterance(each.sender_type, each.message_content) for _, each in sorted(said, key=place)]
+    return window(in_order, parts.settings.history_tokens)
 
 
-def _save(parts: Parts, accepted: Accepted, turn: Turn) -> tuple[dict[str, Any], int]:
-    business_id, conversation_id = turn.business.business_id, accepted.conversation.conversation_id
-    with parts.database.transaction(business_id) as conn:
-        key = parts.key_store.cipher(conn, business_id)
-        current = conversations.lock(conn, business_id, key, conversation_id)
-        if current.status != "active":
+def _think(parts: Parts, work: Work, told: Told | None) -> None:
+    """All steps of the turn, each kept before the next one begins; raises ModelUnavailable and Fenced."""
+    look_up = Looker(parts, work.claim.business_id, work.conversation.user_id, work.claim.turn_id)
+    tell = None if told is None else told.text
+    for turn in pipeline.run(work.turn, parts.model.ask, parts.threads, look_up, tell=tell):
+        work.turn = turn
+        if told is not None:
+            told.news(turn)
+        if turn.response is None and len(turn.steps) > work.kept_steps:
+            steps, first = turn.steps[work.kept_steps :], work.kept_steps
+            if not turns.checkpoint(parts.database, work.claim, work.key, steps, first):
+                raise Fenced
+            work.kept_steps = len(turn.steps)
+
+
+def _save(parts: Parts, work: Work) -> Answer:
+    """Reply, state, ledger and answer in one transaction; raises Fenced."""
+    claim, turn = work.claim, work.turn
+    with parts.database.transaction(claim.business_id) as conn:
+        current = conversations.lock(conn, claim.business_id, work.key, claim.conversation_id)
+        if current.status != "active" or turn.response is None:
             # People took over while the model was thinking: its reply must not reach the customer any more.
-            _close(conn, key, accepted, turn, {"state": "done"})
-            return _body(Accepted(current, accepted.message, None, accepted.started), None, None), 202
-        turn = _with_news(turn, accepted.conversation.data, current.data)
-        turn_id, text = accepted.message.turn_id, turn.response or ""
-        reply = _store(conn, key, accepted.conversation, turn_id, "ai", text, None)
+            return _close(conn, work, current, None)
+        reply = _reply(work, turn.response or "")
+        answer = _close(conn, work, current, reply)
+        messages.insert(conn, work.key, reply)
         state = {
             "stage_id": turn.stage.stage_id if turn.stage else None,
             # An agent that staff named meanwhile stays, unless this turn chose another one.
-            "agent_id": current.agent_id if turn.agent_id == accepted.conversation.agent_id else turn.agent_id,
+            "agent_id": current.agent_id if turn.agent_id == work.conversation.agent_id else turn.agent_id,
             "status": turn.status,
             "data": dict(turn.data),
             "missing_fields": list(turn.missing_fields),
         }
-        conversations.update(conn, business_id, key, conversation_id, state)
-        body = _body(accepted, turn, reply)
-        _close(conn, key, accepted, turn, {"state": "done", "timings_ms": body["timings_ms"]})
-    return body, 200
+        conversations.update(conn, claim.business_id, work.key, claim.conversation_id, state)
+    return answer
 
 
-def _with_news(turn: Turn, before: Mapping[str, Any], current: Mapping[str, Any]) -> Turn:
-    """The turn's findings on top of what another turn of the conversation may have stored meanwhile."""
-    found = {name: value for name, value in turn.data.items() if name not in before or before[name] != value}
-    data = {**current, **found}
-    return replace(turn, data=data, missing_fields=fields.missing(turn.output_schema, data) if turn.stage else ())
+def _close(conn: db.Connection, work: Work, current: Conversation, reply: Message | None) -> Answer:
+    """End the turn with its ledger and the answer to each of its messages; raises Fenced."""
+    timings = answers.timings_ms(work.started, work.turn)
+    _finish(conn, work, {"state": "done", "timings_ms": timings})
+    bodies = {
+        message.message_id: answers.without_reply(current, message, timings)
+        if reply is None
+        else answers.with_reply(current, message, work.turn, reply, timings)
+        for message in work.asked.messages
+    }
+    answer = Answer(202 if reply is None else 200, bodies)
+    message_requests.answer(conn, work.claim.business_id, work.key, answer.status, bodies)
+    return answer
 
 
-def _save_failure(parts: Parts, accepted: Accepted, turn: Turn, error: Exception) -> None:
-    with parts.database.transaction(turn.business.business_id) as conn:
-        key = parts.key_store.cipher(conn, turn.business.business_id)
-        _close(conn, key, accepted, turn, {"state": "failed", "error_code": row_of(error).error_code})
-
-
-def _close(conn: db.Connection, key: Cipher, accepted: Accepted, turn: Turn, values: Mapping[str, Any]) -> None:
-    turn_id = accepted.message.turn_id or ""
+def _finish(conn: db.Connection, work: Work, values: Mapping[str, Any]) -> None:
+    turn = work.turn
     outcome = {
         "stage_id": turn.stage.stage_id if turn.stage else None,
         "stage_name": turn.stage.stage_name if turn.stage else None,
@@ -188,70 +223,41 @@ def _close(conn: db.Connection, key: Cipher, accepted: Accepted, turn: Turn, val
         "confidence": turn.confidence,
         "model": turn.answered_by or turn.model,
         "degraded": turn.degraded,
-        "timings_ms": _timings(accepted, turn),
         **turn.usage,
         **values,
     }
-    if turns.finish(conn, turn.business.business_id, turn_id, outcome):
-        turns.insert_steps(conn, turn.business.business_id, key, turn_id, turn.steps)
+    if not turns.finish(conn, work.claim, outcome):
+        raise Fenced
+    turns.insert_steps(conn, work.claim, work.key, turn.steps[work.kept_steps :], work.kept_steps)
 
 
-def _timings(accepted: Accepted, turn: Turn | None) -> dict[str, float]:
-    steps = turn.timings_ms if turn else dict.fromkeys(KINDS, 0.0)
-    total = (time.monotonic() - accepted.started) * 1000
-    return {name: round(value, 1) for name, value in {**steps, "total": total}.items()}
+def _save_failure(parts: Parts, claim: Claim, work: Work | None, error: Exception) -> None:
+    """The turn has failed, and its conversation is free for the next one."""
+    failed = {"state": "failed", "error_code": row_of(error).error_code}
+    with parts.database.transaction(claim.business_id) as conn:
+        if work is None:
+            turns.finish(conn, claim, failed | {"timings_ms": {}})
+        else:
+            _finish(conn, work, failed | {"timings_ms": answers.timings_ms(work.started, work.turn)})
 
 
-def _body(accepted: Accepted, turn: Turn | None, reply: Message | None) -> dict[str, Any]:
-    """The reply as the caller sees it; without a turn the conversation as it stands."""
-    conversation = accepted.conversation
-    stage_id, stage_name = conversation.stage_id, conversation.stage_name
-    if turn is not None and turn.stage is not None:
-        stage_id, stage_name = turn.stage.stage_id, turn.stage.stage_name
-    stage = {"stage_id": stage_id, "stage_name": stage_name, "confidence": turn.confidence if turn else None}
-    no_usage = {"prompt_tokens": 0, "completion_tokens": 0, "cost_usd": 0.0}
-    body: dict[str, Any] = shown(
-        {
-            "response": turn.response if turn else None,
-            "conversation_id": conversation.conversation_id,
-            "session_id": conversation.session_id,
-            "message_id": accepted.message.message_id,
-            "reply_id": reply.message_id if reply else None,
-            "turn_id": accepted.message.turn_id,
-            "status": turn.status if turn else conversation.status,
-            "stage": stage if stage_id else None,
-            "agent_id": turn.agent_id if turn else conversation.agent_id,
-            "model": (turn.answered_by or turn.model) if turn else None,
-            "data": turn.data if turn else conversation.data,
-            "missing_fields": turn.missing_fields if turn else conversation.missing_fields,
-            "degraded": turn.degraded if turn else False,
-            "usage": turn.usage if turn else no_usage,
-            "timings_ms": _timings(accepted, turn),
-        }
-    )
-    return body
+def _released(parts: Parts, claim: Claim) -> bool:
+    """Open the turn for the next attempt. When even that fails, the lease runs out by itself."""
+    try:
+        turn_leases.release(parts.database, claim, after_seconds=FIRST_PAUSE_SECONDS * 2**claim.attempts)
+    except db.DatabaseUnavailable:
+        return False
+    return True
 
 
-def _store(
-    conn: db.Connection,
-    key: Cipher,
-    conversation: Conversation,
-    turn_id: str | None,
-    sender_type: str,
-    text: str,
-    metadata: Mapping[str, Any] | None,
-) -> Message:
-    return messages.insert(
-        conn,
-        key,
-        Message(
-            message_id=str(uuid.uuid4()),
-            business_id=conversation.business_id,
-            conversation_id=conversation.conversation_id,
-            turn_id=turn_id,
-            sender_type=sender_type,
-            message_content=text,
-            metadata=dict(metadata or {}),
-            created_at=datetime.now(UTC),
-        ),
+def _reply(work: Work, text: str) -> Message:
+    return Message(
+        message_id=str(uuid.uuid4()),
+        business_id=work.claim.business_id,
+        conversation_id=work.claim.conversation_id,
+        turn_id=work.claim.turn_id,
+        sender_type="ai",
+        message_content=text,
+        metadata={},
+        created_at=datetime.now(UTC),
     )

@@ -72,6 +72,20 @@ def get(conn: Connection, business_id: str, *, with_lists: bool = True) -> Busin
     return Business(*row)
 
 
+def setup_version(conn: Connection, business_id: str) -> tuple[Any, ...]:
+    """What changes whenever something changes that turns read of a set-up: the business, its agents, stages and
+    templates, and the global templates. Raises NotFound."""
+    row = fetch_one(
+        conn,
+        "SELECT b.setup_version, g.templates, g.newest FROM businesses b,"
+        " (SELECT count(*) AS templates, max(created_at) AS newest FROM global_templates) g WHERE b.business_id = %s",
+        [business_id],
+    )
+    if row is None:
+        raise NotFound
+    return row
+
+
 def find_setting(conn: Connection, business_id: str, name: str) -> Any:
     """One of the business's settings; None when it has not set it."""
     row = fetch_one(conn, "SELECT settings -> %s FROM businesses WHERE business_id = %s", [name, business_id])

@@ -50,25 +50,25 @@ def get(conn: Connection, business_id: str, cipher: Cipher, conversation_id: str
 
 
 def find_open(conn: Connection, business_id: str, cipher: Cipher, user_id: str, session_id: str) -> Conversation | None:
-    """The session's open conversation."""
+    """The session's open conversation, locked until the transaction ends."""
     return _find(
         conn,
         business_id,
         cipher,
-        "user_id = %(user_id)s AND session_id = %(session_id)s AND status IN ('active', 'paused')",
+        "user_id = %(user_id)s AND session_id = %(session_id)s AND status IN ('active', 'paused') FOR UPDATE",
         {"user_id": user_id, "session_id": session_id},
     )
 
 
 def find_recent(conn: Connection, business_id: str, cipher: Cipher, user_id: str, minutes: int) -> Conversation | None:
-    """The user's latest active conversation touched within so many minutes."""
+    """The user's latest active conversation touched within so many minutes, locked until the transaction ends."""
     return _find(
         conn,
         business_id,
         cipher,
         "user_id = %(user_id)s AND status = 'active'"
         " AND last_updated > clock_timestamp() - make_interval(mins => %(minutes)s)"
-        " ORDER BY last_updated DESC LIMIT 1",
+        " ORDER BY last_updated DESC LIMIT 1 FOR UPDATE",
         {"user_id": user_id, "minutes": minutes},
     )
 

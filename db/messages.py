@@ -70,6 +70,33 @@ def list_page(conn: Connection, business_id: str, cipher: Cipher, conversation_i
     return [_message(cipher, row) for row in rows]
 
 
+def list_said(
+    conn: Connection, business_id: str, cipher: Cipher, conversation_id: str, most: int
+) -> list[tuple[int, Message]]:
+    """The newest utterances of a conversation with their places, oldest first; none of turns that are still open."""
+    rows = fetch_all(
+        conn,
+        f"SELECT {COLUMNS}, sequence FROM messages WHERE business_id = %(business_id)s"
+        " AND conversation_id = %(conversation_id)s AND (turn_id IS NULL OR turn_id <> ALL (ARRAY("
+        "  SELECT t.turn_id FROM turns t WHERE t.business_id = %(business_id)s"
+        "  AND t.conversation_id = %(conversation_id)s AND t.state = 'open')))"
+        " ORDER BY sequence DESC LIMIT %(most)s",
+        {"business_id": business_id, "conversation_id": conversation_id, "most": most},
+    )
+    return [(row[-1], _message(cipher, row[:-1])) for row in reversed(rows)]
+
+
+def list_asked(conn: Connection, business_id: str, cipher: Cipher, turn_id: str) -> list[Message]:
+    """The customer's messages that a turn answers, oldest first."""
+    rows = fetch_all(
+        conn,
+        f"SELECT {COLUMNS} FROM messages WHERE business_id = %s AND turn_id = %s AND sender_type = 'user'"
+        " ORDER BY sequence",
+        [business_id, turn_id],
+    )
+    return [_message(cipher, row) for row in rows]
+
+
 def sequence(conn: Connection, business_id: str, message_id: str) -> int:
     """The place of a message among all messages."""
     row = fetch_one(

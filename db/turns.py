@@ -7,18 +7,30 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from db import Connection, NotFound, execute, fetch_all, fetch_one, json_value
+from db import Connection, Database, NotFound, execute, fetch_all, fetch_one, json_value
 from db.cipher import Cipher
 from db.paging import Page, clause
+from db.turn_leases import Claim
 
 COLUMNS = (
     "turn_id, business_id, conversation_id, number, state, error_code, stage_id, stage_name, agent_id, confidence, "
     "model, degraded, prompt_tokens, completion_tokens, cost_usd, timings_ms, created_at, finished_at"
 )
-STEP_COLUMNS = (
-    "kind, outcome, stage_name, template_id, template_version, model, attempts, prompt_tokens, completion_tokens, "
-    "cost_usd, latency_ms"
-)
+_STEP_TYPES = {
+    "kind": "text",
+    "outcome": "text",
+    "stage_name": "text",
+    "template_id": "text",
+    "template_version": "integer",
+    "model": "text",
+    "attempts": "integer",
+    "prompt_tokens": "integer",
+    "completion_tokens": "integer",
+    "cost_usd": "numeric",
+    "latency_ms": "double precision",
+}
+STEP_COLUMNS = ", ".join(_STEP_TYPES)
+_INSERTED = f"business_id, turn_id, position, content, {STEP_COLUMNS}"
 _SECRET = ("prompt", "raw_outputs", "output", "verdict")
 
 
@@ -67,52 +79,58 @@ class Step:
     verdict: Any
 
 
-def insert(conn: Connection, business_id: str, turn_id: str, conversation_id: str) -> int:
-    """Open the conversation's next turn; its number, from 1. Serializes the turns of one conversation."""
-    row = fetch_one(
-        conn,
-        "WITH next AS (UPDATE conversations SET turn_count = turn_count + 1, last_updated = clock_timestamp()"
-        "  WHERE business_id = %(business_id)s AND conversation_id = %(conversation_id)s RETURNING turn_count)"
-        " INSERT INTO turns (business_id, turn_id, conversation_id, number)"
-        " SELECT %(business_id)s, %(turn_id)s, %(conversation_id)s, turn_count FROM next RETURNING number",
-        {"business_id": business_id, "turn_id": turn_id, "conversation_id": conversation_id},
-    )
-    if row is None:
-        raise NotFound
-    return int(row[0])
-
-
-def finish(conn: Connection, business_id: str, turn_id: str, values: Mapping[str, Any]) -> bool:
-    """Close an open turn with its outcome columns; False when it was closed already."""
+def finish(conn: Connection, mine: Claim, values: Mapping[str, Any]) -> bool:
+    """Close a turn with its outcome columns; False when somebody else has taken it over."""
     given = dict(values) | {"timings_ms": json_value(values["timings_ms"])}
     columns = ", ".join(f"{name} = %({name})s" for name in given)
     return bool(
         execute(
             conn,
-            f"UPDATE turns SET {columns}, finished_at = clock_timestamp()"
-            " WHERE business_id = %(business_id)s AND turn_id = %(turn_id)s AND state = 'open'",
-            given | {"business_id": business_id, "turn_id": turn_id},
+            f"UPDATE turns SET {columns}, lease_until = NULL, finished_at = clock_timestamp()"
+            " WHERE business_id = %(business_id)s AND turn_id = %(turn_id)s AND epoch = %(epoch)s AND state = 'open'",
+            given | mine.named,
         )
     )
 
 
-def insert_steps(conn: Connection, business_id: str, cipher: Cipher, turn_id: str, steps: Sequence[Step]) -> None:
-    """The steps of a turn in the order they were finished, in one statement."""
-    if not steps:
-        return
-    places, values = [], []
-    for position, step in enumerate(steps):
-        content = cipher.encrypt(
-            "turn_steps", "content", f"{turn_id}:{position}", {name: getattr(step, name) for name in _SECRET}
+def insert_steps(conn: Connection, mine: Claim, cipher: Cipher, steps: Sequence[Step], first: int = 0) -> None:
+    """The steps of a turn in the order they were finished, from position `first` on, in one statement."""
+    if steps:
+        rows, values = _rows(mine, cipher, steps, first)
+        execute(conn, f"INSERT INTO turn_steps ({_INSERTED}) {rows}", values)
+
+
+def checkpoint(database: Database, mine: Claim, cipher: Cipher, steps: Sequence[Step], first: int) -> bool:
+    """Keep finished steps before the turn goes on, in one round trip; False when somebody else has taken it over.
+    Losing them in a crash of the database costs a repeated step, so the commit does not wait for the disk."""
+    rows, values = _rows(mine, cipher, steps, first)
+    return bool(
+        database.once(
+            mine.business_id,
+            "SET LOCAL synchronous_commit = off;"
+            " WITH mine AS (SELECT 1 FROM turns WHERE business_id = %(business_id)s AND turn_id = %(turn_id)s"
+            "  AND epoch = %(epoch)s AND state = 'open' FOR UPDATE)"
+            f" INSERT INTO turn_steps ({_INSERTED}) SELECT given.* FROM mine, ({rows}) given RETURNING position",
+            values | mine.named,
         )
-        places.append("(" + ", ".join(["%s"] * (len(STEP_COLUMNS.split(",")) + 4)) + ")")
-        values += [business_id, turn_id, position, content]
-        values += [getattr(step, name) for name in STEP_COLUMNS.split(", ")]
-    execute(
-        conn,
-        f"INSERT INTO turn_steps (business_id, turn_id, position, content, {STEP_COLUMNS}) VALUES {', '.join(places)}",
-        values,
     )
+
+
+def _rows(mine: Claim, cipher: Cipher, steps: Sequence[Step], first: int) -> tuple[str, dict[str, Any]]:
+    """VALUES of these steps, each value cast to its column's type, and their parameters."""
+    values: dict[str, Any] = {"business_id": mine.business_id, "turn_id": mine.turn_id}
+    rows = []
+    for position, step in enumerate(steps, first):
+        secret = {name: getattr(step, name) for name in _SECRET}
+        values[f"position{position}"] = position
+        values[f"content{position}"] = cipher.encrypt("turn_steps", "content", f"{mine.turn_id}:{position}", secret)
+        values |= {f"{name}{position}": getattr(step, name) for name in _STEP_TYPES}
+        places = "".join(f", %({name}{position})s::{kind}" for name, kind in _STEP_TYPES.items())
+        rows.append(
+            f"(%(business_id)s::uuid, %(turn_id)s::uuid, %(position{position})s::integer,"
+            f" %(content{position})s::bytea{places})"
+        )
+    return f"VALUES {', '.join(rows)}", values
 
 
 def get(conn: Connection, business_id: str, turn_id: str) -> TurnRecord:

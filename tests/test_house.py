@@ -38,6 +38,8 @@ INSIDE = {
     "StartFailed": "stops the start",
     "CallFailed": "of the launcher's own calls",
     "ModelAnswerInvalid": "answered by asking again, then by a safe default",
+    "Fenced": "another worker's answer is fetched",
+    "Interrupted": "the turn is tried again",
     "LookUpFailed": "told to the reply as retrieved.error",
     "Undecryptable": "data that fits no key is a fault of ours: a 500, with its stack trace in the log",
 }

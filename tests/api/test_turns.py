@@ -7,13 +7,14 @@ import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
 from flask import Flask
 
 from api.settings import Settings
+from nlp.llm import Request
 from tests.api import shop
 from tests.api.shop import Gate, Thinker, finds, picks, says
 from tests.conftest import Answer, Client
@@ -231,25 +232,6 @@ def test_staff_who_take_over_meanwhile_suppress_the_reply(thinker: Thinker, clie
     assert client.get(path).body["status"] == status
 
 
-def test_what_another_turn_found_meanwhile_stays(thinker: Thinker) -> None:
-    client = thinker.shop(shop.stage("booking", fields={"day": {"type": "string"}, "name": {"type": "string"}}))
-    gate, user_id = Gate(), str(uuid.uuid4())
-    thinker.script(
-        data_extraction=[finds(day="Monday", name=None), finds(day=None, name="Ann")],
-        response_generation=[gate.before(says("One.")), says("Two.")],
-    )
-    with ThreadPoolExecutor(1) as thread:
-        slow = thread.submit(shop.write, client, "On Monday", user_id)
-        try:
-            assert gate.reached.wait(10)
-            assert shop.write(client, "I am Ann", user_id).body["data"] == {"name": "Ann"}
-        finally:
-            gate.opened.set()
-        answered = slow.result().body
-    assert (answered["data"], answered["missing_fields"]) == ({"name": "Ann", "day": "Monday"}, [])
-    assert client.get(f"/api/v1/conversations/{answered['conversation_id']}").body["data"] == answered["data"]
-
-
 def test_a_stage_deleted_meanwhile_leaves_the_conversation_without_one(thinker: Thinker, client: Client) -> None:
     stages = {each["stage_name"]: each["stage_id"] for each in client.get("/api/v1/stages").body}
     with _while_thinking(thinker, client) as slow:
@@ -268,18 +250,22 @@ def test_a_business_deleted_meanwhile_is_not_found(thinker: Thinker, client: Cli
     assert (answered.status, answered.error_code) == (404, "NOT_FOUND")
 
 
-def test_a_fault_of_ours_closes_the_turn_and_tells_nothing(
+def test_a_fault_of_ours_ends_the_turn_after_five_attempts_and_tells_nothing(
     thinker: Thinker, client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class Broken:
-        def ask(self, _request: object) -> None:
-            raise RuntimeError("the plans of the harbour")
+    attempts = []
 
-    user_id, parts = str(uuid.uuid4()), thinker.app.extensions["icmp"]
-    monkeypatch.setitem(thinker.app.extensions, "icmp", replace(parts, model=Broken()))
+    def broken(request: Request) -> None:
+        if request.kind == "stage_selection":
+            attempts.append(request)
+        raise RuntimeError("the plans of the harbour")
+
+    user_id = str(uuid.uuid4())
+    monkeypatch.setattr(thinker.app.extensions["icmp"].model, "ask", broken)
     failed = shop.write(client, ORDER, user_id)
     assert (failed.status, failed.error_code) == (500, "SERVER_ERROR")
     assert "harbour" not in str(failed.body)
+    assert len(attempts) == 5
     [conversation] = client.get(f"/conversations/{user_id}").body
     turn = _ledger(client, conversation["conversation_id"])
     assert (turn["state"], turn["error_code"]) == ("failed", "SERVER_ERROR")
