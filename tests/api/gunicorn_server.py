@@ -40,14 +40,16 @@ class Served:
 
 
 @contextmanager
-def running(folder: Path, database_url: str, **environment: str) -> Iterator[Served]:
-    """The app on a free port until the end of the block."""
+def running(
+    folder: Path, database_url: str, *, application: str = serving.APP, workers: int = 1, **environment: str
+) -> Iterator[Served]:
+    """The app, or another one that is named so, on a free port until the end of the block."""
     chosen = ENVIRONMENT | {"DATABASE_URL": database_url, "LOG_LEVEL": "INFO"} | environment
-    settings = replace(from_environment(chosen), port=0, web_concurrency=1)
+    settings = replace(from_environment(chosen), port=0, web_concurrency=workers)
     log = folder / "log"
     with log.open("wb") as output:
         process = subprocess.Popen(
-            serving.command(settings, name="icmp test"),
+            [*serving.command(settings, name="icmp test")[:-1], application],
             cwd=launch.PROJECT,
             # Empty counts as not set, and keeps a developer's .env out.
             env={"PATH": "/usr/bin:/bin", "OPENAI_API_KEY": "", "OPENAI_BASE_URL": "", **chosen},
