@@ -14,7 +14,7 @@ from flask import Flask
 import api
 import auth
 import db
-from api import commands, contract, keeper, launch, limits, logs, metrics
+from api import commands, contract, keeper, launch, limits, logs, metrics, slots
 from api.bodies import StrictRequest
 from api.parts import Parts
 from api.serving import GRACE_SECONDS
@@ -39,7 +39,8 @@ def create_app(settings: Settings | None = None) -> Flask:
     threads = side_by_side.Threads(chosen.web_threads)
     api_calls = egress.Egress(chosen.api_call_allowed_hosts)
     watch = keeper.Keeper(database, lease_s=chosen.turn_lease_s, longest_s=chosen.turn_timeout_s + GRACE_SECONDS)
-    app.extensions["icmp"] = Parts(chosen, database, key_store, _model(chosen), threads, api_calls, watch)
+    bound = slots.Slots(chosen.turns_at_once)
+    app.extensions["icmp"] = Parts(chosen, database, key_store, _model(chosen), threads, api_calls, watch, bound)
     app.extensions["auth"] = auth.Gate(database, key_store, chosen.icmp_api_key, chosen.allowed_origins)
     limits.register(app, database, chosen.rate_limit_messages_per_minute)
     api.register(app)

@@ -30,6 +30,8 @@ class Contract:
     query: Mapping[str, dict[str, Any]]
     other_statuses: tuple[int, ...]
     limit: str | None
+    headers: Mapping[str, dict[str, Any]]
+    streams: bool
 
 
 @dataclass(frozen=True)
@@ -50,11 +52,14 @@ def contract(
     query: Mapping[str, dict[str, Any]] | None = None,
     other_statuses: tuple[int, ...] = (),
     limit: str | None = "default",
+    headers: Mapping[str, dict[str, Any]] | None = None,
+    streams: bool = False,
 ) -> Callable[[Callable[..., Any]], Callable[..., Response]]:
     """The view gets `body` when it takes one and `query` when it has parameters, both checked; ids in the path are
     checked too. It returns a body, a Reply or a finished Response. `many`: an array of what it gives; `limit`: whose
-    bucket a request takes a token from, before anything of it is checked."""
-    promised = Contract(takes, gives, status, many, query or {}, other_statuses, limit)
+    bucket a request takes a token from, before anything of it is checked; `headers` of requests are described only;
+    `streams`: Server-Sent Events when they are asked for."""
+    promised = Contract(takes, gives, status, many, query or {}, other_statuses, limit, headers or {}, streams)
 
     def decorate(view: Callable[..., Any]) -> Callable[..., Response]:
         @functools.wraps(view)

@@ -45,6 +45,12 @@ class TurnInProgress(Exception):
     retry_after_s = 1
 
 
+class TooManyTurns(Exception):
+    """This process answers as many messages as it can"""
+
+    retry_after_s = 1
+
+
 class KeyReused(Exception):
     """The Idempotency-Key belongs to another message"""
 
@@ -102,6 +108,9 @@ TABLE: dict[type[Exception], Row] = {
     ),
     KeyReused: Row(
         422, "IDEMPOTENCY_KEY_REUSED", "The Idempotency-Key belongs to another message", "Use a new key per message"
+    ),
+    TooManyTurns: Row(
+        503, "LLM_UNAVAILABLE", "Too many messages are being answered at once", "Try again after Retry-After seconds"
     ),
     TurnFailed: Row(
         500, "SERVER_ERROR", "The message could not be answered", "Send the message again with a new Idempotency-Key"
@@ -161,15 +170,21 @@ def body(row: Row, error: Exception) -> dict[str, Any]:
     }
 
 
-def answer(error: Exception) -> Response:
-    """The response for any exception; faults go to the log with their stack trace."""
+def told(error: Exception) -> dict[str, Any]:
+    """The body for any exception; faults go to the log with their stack trace."""
     row = row_of(error)
     g.error_code = row.error_code
     if row is FAULT:
         log.error("fault", exc_info=error)
     elif row.status >= 500:
         log.warning("unavailable: %s %s", type(error).__name__, getattr(error, "reason", ""), exc_info=error.__cause__)
-    text = current_app.json.dumps(body(row, error)) + "\n"
+    return body(row, error)
+
+
+def answer(error: Exception) -> Response:
+    """The response for any exception."""
+    row = row_of(error)
+    text = current_app.json.dumps(told(error)) + "\n"
     response = Response(text, status=row.status, mimetype="application/json")
     if row.status == 401:
         response.headers["WWW-Authenticate"] = "Bearer"

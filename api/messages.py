@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from flask import Blueprint, g, request
+from flask import Blueprint, Response, g, request
 
 import auth
-from api import acceptance, contract, replies
+from api import acceptance, contract, replies, streaming
 from api.contract import Reply
 from api.parts import cipher, parts, tenant
 from db import messages
@@ -15,18 +15,40 @@ from db import messages
 routes = Blueprint("messages", __name__)
 
 
+_KEY = {
+    "type": "string",
+    "minLength": 1,
+    "maxLength": acceptance.MAX_KEY_CHARACTERS,
+    "description": "Names the message: sent again with the same key it gets the same reply and is stored once.",
+}
+
+
 @routes.post("/messages")
 @auth.require_business_api_key
-@contract.contract(takes="message_request", gives="message_response", other_statuses=(202, 503, 504), limit="messages")
-def post_message(business_id: str, body: dict[str, Any]) -> Reply:
+@contract.contract(
+    takes="message_request",
+    gives="message_response",
+    other_statuses=(202, 409, 422, 503, 504),
+    limit="messages",
+    headers={"Idempotency-Key": _KEY},
+    streams=True,
+)
+def post_message(business_id: str, body: dict[str, Any]) -> Reply | Response:
     """Answer a customer's message; 202 without a response while people answer the conversation."""
     g.user_id = body["user_id"]
     key = acceptance.checked_key(request.headers.get("Idempotency-Key"))
-    with tenant(business_id) as conn:
-        accepted = acceptance.accept(conn, parts(), business_id, body, key)
+    wired, slot = parts(), parts().turn_slots.taken()
+    try:
+        with tenant(business_id) as conn:
+            accepted = acceptance.accept(conn, wired, business_id, body, key)
+    except BaseException:
+        slot.free()
+        raise
     g.conversation_id = accepted.conversation_id
-    reply = replies.reply_to(parts(), accepted)
-    headers = {"Idempotent-Replayed": "true"} if reply.is_replayed else {}
+    headers = {"Idempotent-Replayed": "true"} if accepted.is_repeated else {}
+    if streaming.is_wanted(request, body):
+        return streaming.response(lambda told: slot.used(lambda: replies.reply_to(wired, accepted, told)), headers)
+    reply = slot.used(lambda: replies.reply_to(wired, accepted))
     return Reply(reply.body.encode(), reply.status, headers)
 
 

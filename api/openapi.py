@@ -39,6 +39,7 @@ _ERRORS = {
     "409": "Conflicts with what is stored",
     "413": "Too large",
     "415": "Not JSON",
+    "422": "The Idempotency-Key belongs to another message",
     "429": "Too many requests",
     "503": "Temporarily unavailable",
     "504": "The model did not answer in time",
@@ -64,6 +65,12 @@ def register(app: Flask) -> None:
         "oauth2RedirectUrl": None,  # the package would build it from the Host header, unescaped
     }
     app.register_blueprint(get_swaggerui_blueprint("/docs", "/openapi.json", page))
+
+
+_EVENTS = (
+    "Asked for with `stream: true` or `Accept: text/event-stream`: the events `stage`, `data`, `token`… and `done` with"
+    " the body of the plain answer, or `error`; comments fill silence."
+)
 
 
 def text(app: Flask) -> str:
@@ -132,6 +139,8 @@ def _parameters(rule: Rule, promised: Contract, access: str) -> list[dict[str, A
         query["business_id"] = {"type": "string", "format": "uuid", "description": described}
     for name, schema in query.items():
         found.append({"name": name, "in": "query", "required": False, "schema": schema})
+    for name, schema in promised.headers.items():
+        found.append({"name": name, "in": "header", "required": False, "schema": schema})
     return found
 
 
@@ -165,7 +174,10 @@ def _success(promised: Contract, status: int) -> dict[str, Any]:
     schema: dict[str, Any] = _ref(promised.gives)
     if promised.many:
         schema = {"type": "array", "items": schema}
-    success: dict[str, Any] = {"description": words, "content": {"application/json": {"schema": schema}}}
+    content: dict[str, Any] = {"application/json": {"schema": schema}}
+    if promised.streams and status == promised.status:
+        content["text/event-stream"] = {"schema": {"type": "string", "description": _EVENTS}}
+    success: dict[str, Any] = {"description": words, "content": content}
     return success | {"headers": {"Link": _LINK}} if promised.many else success
 
 

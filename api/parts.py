@@ -15,6 +15,7 @@ from api.bell import Bell
 from api.keeper import Keeper
 from api.settings import Settings
 from api.setups import Setups
+from api.slots import Slots
 from db import businesses, keys
 from db.cipher import Cipher
 from nlp.egress import Egress
@@ -33,6 +34,7 @@ class Parts:
     threads: Threads
     egress: Egress
     keeper: Keeper
+    turn_slots: Slots
     setups: Setups = field(default_factory=Setups)
     bell: Bell = field(default_factory=Bell)
 

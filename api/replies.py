@@ -31,7 +31,6 @@ class Reply:
 
     status: int
     body: str
-    is_replayed: bool = False
 
 
 def reply_to(parts: Parts, accepted: Accepted, told: Told | None = None) -> Reply:
@@ -83,14 +82,16 @@ class _Waiting:
 
     def _attempt(self, claim: Claim, work: turns.Work | None) -> Reply | None:
         """The answer of this worker's own attempt; None when it came to nothing or another worker's counts."""
+        # What an attempt has told cannot be taken back: only the first one tells.
+        told, self._told = self._told, None
         try:
-            answer = _run(self._parts, claim, work, self._told)
+            answer = _run(self._parts, claim, work, told)
         except (Fenced, Interrupted, db.DatabaseUnavailable) as error:
             # A claim that could not be given back is this request's to take up again.
             is_given_back = isinstance(error, Fenced) or (isinstance(error, Interrupted) and error.is_released)
             self._lost_epoch = None if is_given_back else claim.epoch
             return None
-        return Reply(answer.status, answer.bodies[self._accepted.message_id], self._accepted.is_repeated)
+        return Reply(answer.status, answer.bodies[self._accepted.message_id])
 
     def _look(self) -> tuple[Standing | None, Reply | None]:
         """How far the message is; nothing while the database is away for a moment. Raises what the turn ended in."""
@@ -103,7 +104,7 @@ class _Waiting:
                 with self._parts.database.transaction(business_id) as conn:
                     key = self._parts.key_store.cipher(conn, business_id)
                 body = message_requests.read(key, message_id, found.answer)
-                return found, Reply(found.status, body, self._accepted.is_repeated)
+                return found, Reply(found.status, body)
         except db.DatabaseUnavailable:
             self._bear_outage()
             return None, None

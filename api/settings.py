@@ -51,6 +51,7 @@ class Settings:
     port: int
     web_concurrency: int
     web_threads: int
+    turns_at_once: int
     db_pool_size: int
 
     @property
@@ -91,7 +92,8 @@ def from_environment(env: Mapping[str, str]) -> Settings:
         host=reader.text("BIND_HOST") or "127.0.0.1",
         port=reader.whole("PORT", 8000, low=1, high=65_535),
         web_concurrency=reader.whole("WEB_CONCURRENCY", 2, low=1, high=64),
-        web_threads=reader.whole("WEB_THREADS", 16, low=1, high=1000),
+        web_threads=reader.whole("WEB_THREADS", 400, low=1, high=1000),
+        turns_at_once=reader.whole("TURNS_AT_ONCE", 360, low=1, high=1000),
         db_pool_size=reader.whole("DB_POOL_SIZE", 8, low=1, high=200),
     )
 
