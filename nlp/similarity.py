@@ -125,7 +125,7 @@ def _scores(asked: list[tuple[str, float, float]], index: _Index, candidates: in
         if common:
             likest[position] = max(likest[position], min(1.0, 2.0 * common / (total + rarity)))
     return [
-        1.0 - (1.0 - 0.8 * overlap / total) * (1.0 - 0.9 * line * line) if total else 0.0
+        1.0 - (1.0 - 0.8 * (overlap / total)) * (1.0 - 0.9 * line * line) if total else 0.0
         for overlap, line in zip(overlaps, likest, strict=True)
     ]
 
