@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +25,10 @@ def build(
     kind: str, turn: Turn, stage: Stage, context: Mapping[str, Any], state: Mapping[str, Any]
 ) -> tuple[Message, ...]:
     """The messages of one prompt; `stage` names the template and the further names for the state."""
-    known = values(turn)
-    own_names = templates.context(known, getattr(stage, kind).get("context_data_fields") or {})
+    own_names = templates.context(values(turn), getattr(stage, kind).get("context_data_fields") or {})
     return (
         _message("system", rules(kind)),
-        *_template_message(template(kind, turn, stage), known | own_names),
+        *_template_message(template(kind, turn, stage), values(turn, own_names)),
         _message("system", CONTEXT + templates.as_json(context)),
         *(_message(_role(utterance.sender_type), utterance.message_content) for utterance in turn.history),
         _message("user", STATE + templates.as_json(own_names | dict(state) | {"now": turn.now})),
@@ -50,33 +49,29 @@ def template(kind: str, turn: Turn, stage: Stage) -> Template | None:
 def render(text: str, turn: Turn, stage: Stage) -> str:
     """A text of the stage's own with the names that its reply may use."""
     fields = stage.response_generation.get("context_data_fields") or {}
-    known = values(turn)
-    return templates.render(text, known | templates.context(known, fields))
+    return templates.render(text, values(turn, templates.context(values(turn), fields)))
 
 
-def values(turn: Turn) -> dict[str, Any]:
-    """What the names of templates.NAMES stand for."""
-    return {
-        "message": turn.message,
-        "history": [
-            {"sender_type": said.sender_type, "message_content": said.message_content} for said in turn.history
-        ],
-        "business": {
-            **business(turn.business),
-            "address": turn.business.address,
-            "phone_number": turn.business.phone_number,
-            "website": turn.business.website,
-        },
-        "agent": agent(turn.agent),
-        "stage": None if turn.stage is None else _stage(turn.stage),
-        "stages": [_stage(stage) for stage in turn.stages],
-        "user": turn.user,
-        "data": turn.data,
-        "missing_fields": list(turn.missing_fields),
-        "retrieved": turn.retrieved,
-        "metadata": turn.metadata,
-        "now": turn.now,
-    }
+def values(turn: Turn, own: Mapping[str, Any] | None = None) -> Mapping[str, Any]:
+    """What the names of templates.NAMES, and those of `own`, stand for; made when used, for most texts use few."""
+    return _Values(turn, own or {})
+
+
+class _Values(Mapping[str, Any]):
+    """The names of templates.NAMES for a turn, and a stage's own ones."""
+
+    def __init__(self, turn: Turn, own: Mapping[str, Any]) -> None:
+        self._turn = turn
+        self._own = own
+
+    def __getitem__(self, name: str) -> Any:
+        return self._own[name] if name in self._own else _VALUES[name](self._turn)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter((*_VALUES, *self._own))
+
+    def __len__(self) -> int:
+        return len(_VALUES) + len(self._own)
 
 
 def business(row: Business) -> dict[str, Any]:
@@ -130,3 +125,29 @@ def _role(sender_type: str) -> str:
 
 def _message(role: str, content: str) -> Message:
     return {"role": role, "content": content}
+
+
+def _whole_business(turn: Turn) -> dict[str, Any]:
+    row = turn.business
+    contact = {"address": row.address, "phone_number": row.phone_number, "website": row.website}
+    return business(row) | contact
+
+
+def _history(turn: Turn) -> list[dict[str, str]]:
+    return [{"sender_type": said.sender_type, "message_content": said.message_content} for said in turn.history]
+
+
+_VALUES: dict[str, Callable[[Turn], Any]] = {
+    "message": lambda turn: turn.message,
+    "history": _history,
+    "business": _whole_business,
+    "agent": lambda turn: agent(turn.agent),
+    "stage": lambda turn: None if turn.stage is None else _stage(turn.stage),
+    "stages": lambda turn: [_stage(stage) for stage in turn.stages],
+    "user": lambda turn: turn.user,
+    "data": lambda turn: turn.data,
+    "missing_fields": lambda turn: list(turn.missing_fields),
+    "retrieved": lambda turn: turn.retrieved,
+    "metadata": lambda turn: turn.metadata,
+    "now": lambda turn: turn.now,
+}

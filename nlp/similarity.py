@@ -5,7 +5,7 @@ import math
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 
@@ -57,7 +57,12 @@ class _Profile:
 
 @dataclass(frozen=True)
 class _Index:
-    profiles: tuple[_Profile, ...]
+    """Candidates by term: (position, weight) of each, and the numbers of their lines; of a line its candidate's
+    position and the sum of its terms' rarity."""
+
+    weights: dict[str, list[tuple[int, float]]]
+    line_numbers: dict[str, list[int]]
+    lines: tuple[tuple[int, float], ...]
     rarity: dict[str, float]
     terms_by_gram: dict[str, list[str]]
     unknown_rarity: float
@@ -102,26 +107,27 @@ def customer_lines(examples: str) -> list[str]:
 def rank(message: str, candidates: Sequence[Candidate]) -> list[tuple[str, float]]:
     """Every candidate's name with its score in [0, 1], best first; ties keep the order given."""
     index = _index(tuple(candidates))
-    asked = _weighed(terms(message), index)
-    total = sum(weight for _, weight, _ in asked)
-    scores = [_score(profile, asked, total, index) for profile in index.profiles]
+    scores = _scores(_weighed(terms(message), index), index, len(candidates))
     order = sorted(range(len(scores)), key=lambda position: -scores[position])
     return [(candidates[position].name, scores[position]) for position in order]
 
 
-def _score(profile: _Profile, asked: list[tuple[str, float, float]], total: float, index: _Index) -> float:
-    if not total:
-        return 0.0
-    overlap = sum(weight * trust * profile.weights.get(term, 0.0) for term, weight, trust in asked) / total
-    line = max((_line_overlap(line, asked, total, index) for line in profile.lines), default=0.0)
-    return 1.0 - (1.0 - 0.8 * overlap) * (1.0 - 0.9 * line * line)
-
-
-def _line_overlap(line: frozenset[str], asked: list[tuple[str, float, float]], total: float, index: _Index) -> float:
-    shared = sum(weight * trust for term, weight, trust in asked if term in line)
-    if not shared:
-        return 0.0
-    return min(1.0, 2.0 * shared / (total + sum(index.rarity[term] for term in line)))
+def _scores(asked: list[tuple[str, float, float]], index: _Index, candidates: int) -> list[float]:
+    total = sum(weight for _, weight, _ in asked)
+    overlaps, likest = [0.0] * candidates, [0.0] * candidates
+    shared = [0.0] * len(index.lines)
+    for term, weight, trust in asked:
+        for position, share in index.weights.get(term, ()):
+            overlaps[position] += weight * trust * share
+        for number in index.line_numbers.get(term, ()):
+            shared[number] += weight * trust
+    for (position, rarity), common in zip(index.lines, shared, strict=True):
+        if common:
+            likest[position] = max(likest[position], min(1.0, 2.0 * common / (total + rarity)))
+    return [
+        1.0 - (1.0 - 0.8 * (overlap / total)) * (1.0 - 0.9 * line * line) if total else 0.0
+        for overlap, line in zip(overlaps, likest, strict=True)
+    ]
 
 
 def _weighed(message_terms: list[str], index: _Index) -> list[tuple[str, float, float]]:
@@ -173,8 +179,23 @@ def _index(candidates: tuple[Candidate, ...]) -> _Index:
     profiles = tuple(map(_profile, candidates))
     spread = Counter(term for profile in profiles for term in profile.weights)
     rarity = {term: math.log(1.0 + len(profiles) / count) for term, count in spread.items()}
+    weights: dict[str, list[tuple[int, float]]] = {}
+    line_numbers: dict[str, list[int]] = {}
+    lines: list[tuple[int, float]] = []
+    for position, profile in enumerate(profiles):
+        for term, weight in profile.weights.items():
+            weights.setdefault(term, []).append((position, weight))
+        for line in profile.lines:
+            for term in line:
+                line_numbers.setdefault(term, []).append(len(lines))
+            lines.append((position, sum(rarity[term] for term in line)))
+    unknown_rarity = 0.5 * math.log(2.0 + len(profiles))
+    return _Index(weights, line_numbers, tuple(lines), rarity, _by_gram(spread), unknown_rarity)
+
+
+def _by_gram(known: Iterable[str]) -> dict[str, list[str]]:
     terms_by_gram: dict[str, list[str]] = {}
-    for term in spread:
+    for term in known:
         for gram in _grams(term) if len(term) >= 4 else ():
             terms_by_gram.setdefault(gram, []).append(term)
-    return _Index(profiles, rarity, terms_by_gram, 0.5 * math.log(2.0 + len(profiles)))
+    return terms_by_gram

@@ -33,6 +33,8 @@ _PATH = r"[A-Za-z_][A-Za-z0-9_]{0,63}(?:\.[A-Za-z0-9_-]{1,64})*"
 _VARIABLE = re.compile(r"\{\{[ \t\r\n]*(" + _PATH + r")[ \t\r\n]*\}\}|\{\{")
 _WHOLE_PATH = re.compile(_PATH)
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
+# json.dumps makes one anew for each call that is not of the plainest.
+_ENCODER = json.JSONEncoder(ensure_ascii=False, default=str)
 
 
 def check(text: str, allowed_names: Collection[str]) -> None:
@@ -83,7 +85,7 @@ def as_text(value: Any) -> str:
 
 def as_json(value: Any) -> str:
     """A value as JSON; what JSON lacks (times, decimals) as a string."""
-    return json.dumps(value, ensure_ascii=False, default=str)
+    return _ENCODER.encode(value)
 
 
 def context(values: Mapping[str, Any], context_data_fields: Mapping[str, str]) -> dict[str, Any]:

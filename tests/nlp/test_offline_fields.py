@@ -177,7 +177,7 @@ def test_words_of_the_assistant_are_never_taken() -> None:
 def test_hostile_pattern_costs_next_to_nothing(pattern: str) -> None:
     started = time.perf_counter()
     calls.extract({"code": field(f"Code (pattern: {pattern})")}, "a" * 31_999 + "!")
-    assert time.perf_counter() - started < 1.0
+    assert time.thread_time() - started < 1.0
 
 
 @pytest.mark.parametrize(
@@ -212,6 +212,7 @@ def test_huge_and_odd_messages_are_answered_quickly(message: str) -> None:
         "full_name": field("Name"),
         "mail": field("(format: email)"),
     }
-    started = time.perf_counter()
+    # Of this thread alone: a busy machine must not count.
+    started = time.thread_time()
     calls.extract(fields, message, [("assistant", "Which city and what full name?")])
-    assert time.perf_counter() - started < 1.0
+    assert time.thread_time() - started < 1.0

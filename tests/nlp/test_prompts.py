@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -69,3 +71,29 @@ def test_customer_cannot_bring_text_into_a_system_message() -> None:
     assert all(injected not in message["content"] for message in prompt if message["role"] == "system")
     assert prompt[-1] == {"role": "user", "content": injected}
     assert prompt[-2]["content"].startswith(messages.STATE)
+
+
+@pytest.mark.parametrize("step", [stage_selection, data_extraction, response_generation])
+def test_turns_of_one_stage_begin_alike_down_to_what_customers_said(step: Any) -> None:
+    other = replace(
+        TURN,
+        message="No, 5511!",
+        history=turns.said("user: good evening"),
+        data={"order_number": "5511", "urgent": True},
+        user={"name": "Sam"},
+        metadata={"cart": []},
+        missing_fields=("urgent",),
+        retrieved={"error": "timeout"},
+        now="2027-01-01T00:00:00Z",
+        confidence=0.5,
+    )
+    first, second = step.prompt(TURN), step.prompt(other)
+    assert [message["role"] for message in first[:3]] == ["system"] * 3
+    assert first[:3] == second[:3]
+    assert first[3:] != second[3:]
+    assert json.dumps(step.answer_schema(TURN)) == json.dumps(step.answer_schema(other))
+
+
+def test_selection_begins_alike_in_all_stages_that_share_a_template() -> None:
+    first, second = (stage_selection.prompt(replace(TURN, stage=stage)) for stage in (STAGES[0], None))
+    assert first[:3] == second[:3]
