@@ -16,6 +16,7 @@ from api import answers, turns
 from api.errors import ConversationBusy, ConversationCompleted, InvalidRequest, KeyReused, NoStages
 from api.parts import Parts
 from db import cipher, conversations, message_requests, messages, turn_leases, users
+from db.batch import Batch
 from db.cipher import Cipher
 from db.conversations import Conversation
 from db.message_requests import Earlier
@@ -176,11 +177,13 @@ def _stored(conn: db.Connection, key: Cipher, conversation: Conversation, sent: 
         metadata=dict(sent.body.get("metadata") or {}),
         created_at=datetime.now(UTC),
     )
-    stored = messages.insert(conn, key, message)
+    both = Batch(conn)
+    messages.store(both, key, message)
     message_requests.insert(
-        conn, sent.business_id, stored.message_id, key_hash=sent.key_hash, fingerprint=sent.fingerprint
+        both, sent.business_id, message.message_id, key_hash=sent.key_hash, fingerprint=sent.fingerprint
     )
-    return stored
+    both.send()
+    return message
 
 
 def _conversation(conn: db.Connection, parts: Parts, key: Cipher, sent: _Sent) -> Conversation:

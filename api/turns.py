@@ -18,6 +18,7 @@ from api.lookups import Looker
 from api.parts import Parts
 from api.setups import Setup
 from db import conversations, message_requests, messages, turn_leases, turns, users
+from db.batch import Batch
 from db.cipher import Cipher
 from db.conversations import Conversation
 from db.messages import Message
@@ -184,9 +185,6 @@ def _save(parts: Parts, work: Work) -> Answer:
         if current.status != "active" or turn.response is None:
             # People took over while the model was thinking: its reply must not reach the customer any more.
             return _close(conn, work, current, None)
-        reply = _reply(work, turn.response or "")
-        answer = _close(conn, work, current, reply)
-        messages.insert(conn, work.key, reply)
         state = {
             "stage_id": turn.stage.stage_id if turn.stage else None,
             # An agent that staff named meanwhile stays, unless this turn chose another one.
@@ -195,14 +193,20 @@ def _save(parts: Parts, work: Work) -> Answer:
             "data": dict(turn.data),
             "missing_fields": list(turn.missing_fields),
         }
-        conversations.update(conn, claim.business_id, work.key, claim.conversation_id, state)
-    return answer
+        return _close(conn, work, current, _reply(work, turn.response), state)
 
 
-def _close(conn: db.Connection, work: Work, current: Conversation, reply: Message | None) -> Answer:
-    """End the turn with its ledger and the answer to each of its messages; raises Fenced."""
-    timings = answers.timings_ms(work.started, work.turn)
-    _finish(conn, work, {"state": "done", "timings_ms": timings})
+def _close(
+    conn: db.Connection,
+    work: Work,
+    current: Conversation,
+    reply: Message | None,
+    state: Mapping[str, Any] | None = None,
+) -> Answer:
+    """End the turn with its ledger, the answer to each of its messages and the conversation's new state; raises
+    Fenced."""
+    business_id, timings = work.claim.business_id, answers.timings_ms(work.started, work.turn)
+    rest = _finish(conn, work, {"state": "done", "timings_ms": timings})
     bodies = {
         message.message_id: answers.without_reply(current, message, timings)
         if reply is None
@@ -210,11 +214,17 @@ def _close(conn: db.Connection, work: Work, current: Conversation, reply: Messag
         for message in work.asked.messages
     }
     answer = Answer(202 if reply is None else 200, bodies)
-    message_requests.answer(conn, work.claim.business_id, work.key, answer.status, bodies)
+    message_requests.answer(rest, business_id, work.key, answer.status, bodies)
+    if reply is not None and state is not None:
+        messages.store(rest, work.key, reply)
+        conversations.update(rest, business_id, work.key, work.claim.conversation_id, state)
+    rest.send()
     return answer
 
 
-def _finish(conn: db.Connection, work: Work, values: Mapping[str, Any]) -> None:
+def _finish(conn: db.Connection, work: Work, values: Mapping[str, Any]) -> Batch:
+    """Close the turn if it is still this worker's, else raise Fenced; its last steps, and whatever else the caller
+    adds, still have to be sent."""
     turn = work.turn
     outcome = {
         "stage_id": turn.stage.stage_id if turn.stage else None,
@@ -228,7 +238,9 @@ def _finish(conn: db.Connection, work: Work, values: Mapping[str, Any]) -> None:
     }
     if not turns.finish(conn, work.claim, outcome):
         raise Fenced
-    turns.insert_steps(conn, work.claim, work.key, turn.steps[work.kept_steps :], work.kept_steps)
+    rest = Batch(conn)
+    turns.insert_steps(rest, work.claim, work.key, turn.steps[work.kept_steps :], work.kept_steps)
+    return rest
 
 
 def _save_failure(parts: Parts, claim: Claim, work: Work | None, error: Exception) -> None:
@@ -238,7 +250,7 @@ def _save_failure(parts: Parts, claim: Claim, work: Work | None, error: Exceptio
         if work is None:
             turns.finish(conn, claim, failed | {"timings_ms": {}})
         else:
-            _finish(conn, work, failed | {"timings_ms": answers.timings_ms(work.started, work.turn)})
+            _finish(conn, work, failed | {"timings_ms": answers.timings_ms(work.started, work.turn)}).send()
 
 
 def _released(parts: Parts, claim: Claim) -> bool:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from db import Connection, NotFound, fetch_all, fetch_one
+from db import Connection, NotFound, execute, fetch_all, fetch_one
 from db.cipher import Cipher
 from db.paging import Page, clause
 
@@ -29,23 +29,33 @@ class Message:
 
 def insert(conn: Connection, cipher: Cipher, message: Message) -> Message:
     """Store a message; the same with the database's time."""
-    row = fetch_one(
-        conn,
-        "INSERT INTO messages (business_id, message_id, conversation_id, turn_id, sender_type, message_content,"
-        " metadata) VALUES (%s, %s, %s, %s, %s, %s, %s) RETURNING created_at",
-        [
-            message.business_id,
-            message.message_id,
-            message.conversation_id,
-            message.turn_id,
-            message.sender_type,
-            cipher.encrypt("messages", "message_content", message.message_id, message.message_content),
-            cipher.encrypt("messages", "metadata", message.message_id, message.metadata) if message.metadata else None,
-        ],
-    )
+    row = fetch_one(conn, f"{_INSERT} RETURNING created_at", _values(cipher, message))
     if row is None:
         raise NotFound
     return Message(**{**vars(message), "created_at": row[0]})
+
+
+def store(conn: Connection, cipher: Cipher, message: Message) -> None:
+    """Store a message whose time nobody asks for."""
+    execute(conn, _INSERT, _values(cipher, message))
+
+
+_INSERT = (
+    "INSERT INTO messages (business_id, message_id, conversation_id, turn_id, sender_type, message_content, metadata)"
+    " VALUES (%s, %s, %s, %s, %s, %s, %s)"
+)
+
+
+def _values(cipher: Cipher, message: Message) -> list[Any]:
+    return [
+        message.business_id,
+        message.message_id,
+        message.conversation_id,
+        message.turn_id,
+        message.sender_type,
+        cipher.encrypt("messages", "message_content", message.message_id, message.message_content),
+        cipher.encrypt("messages", "metadata", message.message_id, message.metadata) if message.metadata else None,
+    ]
 
 
 def get(conn: Connection, business_id: str, cipher: Cipher, message_id: str) -> Message:
