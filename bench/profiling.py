@@ -65,7 +65,7 @@ def _parsed(raw: str) -> Iterator[Stack]:
 
 def _function(frame: str) -> str:
     found = _FRAME.match(frame)
-    return frame.split(":")[0] if found is None else f"{_short(found['file'])}:{found['name']}"
+    return frame.partition(":")[0] if found is None else f"{_short(found['file'])}:{found['name']}"
 
 
 def _short(file: str) -> str:
@@ -75,7 +75,7 @@ def _short(file: str) -> str:
 
 
 def _package(function: str) -> str:
-    return function.split("/")[0].split(":")[0]
+    return re.split("[/:]", function, maxsplit=1)[0]
 
 
 def _own(stacks: list[Stack]) -> Counter[str]:

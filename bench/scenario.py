@@ -74,9 +74,9 @@ def stages(business_id: str) -> list[dict[str, Any]]:
     ]  # fmt: skip
 
 
-def subjects() -> dict[str, tuple[str, tuple[str, ...]]]:
+def subjects() -> dict[str, dict[str, Any]]:
     """Description and fields of each stage by its name, for peers that have a form of their own."""
-    return {name: (description, tuple(known)) for name, (description, known, _) in _SUBJECTS.items()}
+    return {name: {"description": about, "fields": list(known)} for name, (about, known, _) in _SUBJECTS.items()}
 
 
 def conversations() -> Iterator[tuple[str, ...]]:

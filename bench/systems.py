@@ -7,29 +7,13 @@ import contextlib
 import secrets
 import sys
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
 
-from bench import ground, importer, own_app, scenario
+from bench import ground, importer, own_app, peers, scenario
+from bench.system import THREADS, WORKERS, System
 
-WORKERS = 2
-# Threads that wait for a model cost little: enough for 500 turns in flight, however the two workers share them.
-THREADS = 400
 ICMP = "icmp"
-
-
-@dataclass(frozen=True)
-class System:
-    """A running system. Customers POST `body` with a user and a message to `path`."""
-
-    name: str
-    url: str
-    path: str
-    pid: int
-    database_url: str
-    headers: Mapping[str, str] = field(default_factory=dict)
-    body: Mapping[str, str] = field(default_factory=dict)
 
 
 @contextlib.contextmanager
@@ -69,4 +53,8 @@ def _open_shop(master: importer.Api) -> tuple[str, str]:
     return created["business_id"], created["api_key"]
 
 
-STARTS: dict[str, Callable[[ground.Ground], AbstractContextManager[System]]] = {ICMP: icmp}
+STARTS: dict[str, Callable[[ground.Ground], AbstractContextManager[System]]] = {
+    ICMP: icmp,
+    "seed": peers.seed,
+    "langgraph": peers.langgraph,
+}
