@@ -21,7 +21,7 @@ from db import embedded
 
 PROJECT = Path(__file__).resolve().parent.parent
 DATA = PROJECT / ".data" / "bench"  # virtual environments stay here, everything else is gone after a run
-STOCK_CONNECTIONS = 100  # PostgreSQL's own default
+CONNECTIONS = 150  # room for what each system keeps idle beside the 90 of the seed, which opens one for each turn
 STOP_SECONDS = 10
 
 
@@ -58,14 +58,14 @@ def socket_folder(database_url: str) -> str:
 
 
 @contextlib.contextmanager
-def prepared(max_connections: int = STOCK_CONNECTIONS) -> Iterator[Ground]:
+def prepared() -> Iterator[Ground]:
     """A model stub and a durable PostgreSQL, both gone afterwards. Raises EmbeddedServerFailed and LoadFailed."""
     DATA.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as stack:
         folder = Path(tempfile.mkdtemp(prefix="run-", dir=DATA))
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
         postgres = folder / "postgres"
-        url = stack.enter_context(embedded.running(postgres, max_connections=max_connections))
+        url = stack.enter_context(embedded.running(postgres, max_connections=CONNECTIONS))
         pid = int((postgres / "cluster" / "postmaster.pid").read_text().split()[0])
         yield Ground(folder, url, pid, stack.enter_context(stub()))
 

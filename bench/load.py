@@ -22,6 +22,7 @@ from bench import http_client, scenario, scores, stub_stats, usage
 
 TURN_TIMEOUT_SECONDS = 120.0
 FAULTS_SHOWN = 3
+PAUSE_AFTER_FAULT_SECONDS = 0.1  # refusals at full speed would be a load of another kind
 SHARES = {"p50": 0.50, "p95": 0.95, "p99": 0.99}
 
 
@@ -99,6 +100,7 @@ class Play:
                 self.turns.append(await self._turn(connection, user_id, message))
                 if self.turns[-1].fault is not None:
                     await connection.close()
+                    await asyncio.sleep(PAUSE_AFTER_FAULT_SECONDS)
 
     def _messages(self) -> Iterator[tuple[str, str]]:
         while True:

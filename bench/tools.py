@@ -26,7 +26,7 @@ def environment(name: str) -> Path:
     if not installed.is_file() or installed.read_text(encoding="utf-8") != wanted:
         print(f"Installing the packages of {name} (once)…", file=sys.stderr)
         venv.create(folder, clear=True, with_pip=True)
-        pip = [folder / "bin" / "pip", "install", "--quiet", "--no-input", "--disable-pip-version-check"]
-        subprocess.run([*pip, "--requirement", REQUIREMENTS / f"{name}.txt"], check=True)
+        pip = [str(folder / "bin" / "pip"), "install", "--quiet", "--no-input", "--disable-pip-version-check"]
+        subprocess.run([*pip, "--requirement", str(REQUIREMENTS / f"{name}.txt")], check=True)
         installed.write_text(wanted, encoding="utf-8")
     return folder / "bin"
