@@ -46,7 +46,8 @@ class _Sample:
         self._root = root
         self._words = set(_WORD.findall(said.lower()))
         number = _NUMBER.search(said)
-        self._found = number.group() if number else said.strip().partition(" ")[0]
+        self._number = number.group() if number else None
+        self._first_word = said.strip().partition(" ")[0]
 
     def of(self, schema: Any, depth: int = 0) -> Any:
         if not isinstance(schema, Mapping) or not schema or depth > MOST_DEPTH:
@@ -64,7 +65,10 @@ class _Sample:
             return self._referred(schema["$ref"])
         options = schema.get("anyOf") or schema.get("oneOf")
         if options:
-            return _not_null(options)
+            return self._option(options)
+        kinds = schema.get("type")
+        if isinstance(kinds, list) and "null" in kinds and len(kinds) > 1:
+            return self._option([{**schema, "type": kind} for kind in kinds])
         if schema.get("allOf"):
             return _merged(schema, [self._resolved(part) for part in schema["allOf"]])
         return None
@@ -85,6 +89,12 @@ class _Sample:
         best = max(hits, key=lambda index: hits[index])
         return STAY if not hits[best] and STAY in values else values[best]
 
+    def _option(self, options: list[Any]) -> Any:
+        """Null only where a text could stand and the customer named no number."""
+        real = next((each for each in options if each.get("type") != "null"), options[0])
+        is_told = _kind(real) != "string" or "enum" in real or self._number is not None
+        return real if is_told or len(options) == 1 else {"type": "null"}
+
     def _typed(self, schema: Mapping[str, Any], depth: int) -> Any:
         match _kind(schema):
             case "object":
@@ -101,21 +111,17 @@ class _Sample:
         return None
 
     def _string(self, schema: Mapping[str, Any]) -> str:
-        value = _FORMATS.get(schema.get("format", ""), self._found)
+        value = _FORMATS.get(schema.get("format", ""), self._number or self._first_word)
         return value.ljust(schema.get("minLength", 0), "-")[: schema.get("maxLength")]
 
 
 def _kind(schema: Mapping[str, Any]) -> str:
     kind = schema.get("type")
     if isinstance(kind, list):
-        kind = next((each for each in kind if each != "null"), "null")
+        kind = kind[0]
     if isinstance(kind, str):
         return kind
     return "object" if "properties" in schema else "array" if "items" in schema else "string"
-
-
-def _not_null(options: list[Any]) -> Any:
-    return next((each for each in options if each.get("type") != "null"), options[0])
 
 
 def _merged(schema: Mapping[str, Any], parts: list[Mapping[str, Any]]) -> dict[str, Any]:
