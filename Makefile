@@ -1,5 +1,6 @@
-# make run: ICMP on this machine.  make test: every test.  make lint, format, requirements, clean: for developers.
-.PHONY: run test lint format requirements clean
+# make run: ICMP on this machine.  make test: every test.  make bench: how fast it is, beside its peers.
+# make bench-quick, lint, format, requirements, clean: for developers.
+.PHONY: run test lint format requirements bench bench-quick clean
 .SILENT:
 
 PYTHON = .venv/bin/python
@@ -26,6 +27,12 @@ requirements: .venv/.dev
 	$(PIP) uv
 	$(COMPILE) requirements.in --output-file requirements.txt
 	$(COMPILE) requirements-dev.in --output-file requirements-dev.txt
+
+bench: .venv/.runtime
+	$(PYTHON) -m bench.run
+
+bench-quick: .venv/.runtime
+	$(PYTHON) -m bench.run --quick
 
 # The data under .data/ and the keys in .env stay.
 clean:
