@@ -14,7 +14,7 @@ from flask import Flask
 import api
 import auth
 import db
-from api import commands, contract, keeper, launch, limits, logs, metrics
+from api import anomalies, bucket_stores, commands, contract, keeper, launch, limits, logs, metrics
 from api.bodies import StrictRequest
 from api.parts import Parts
 from api.serving import GRACE_SECONDS
@@ -41,7 +41,8 @@ def create_app(settings: Settings | None = None) -> Flask:
     watch = keeper.Keeper(database, lease_s=chosen.turn_lease_s, longest_s=chosen.turn_timeout_s + GRACE_SECONDS)
     app.extensions["icmp"] = Parts(chosen, database, key_store, _model(chosen), threads, api_calls, watch)
     app.extensions["auth"] = auth.Gate(database, key_store, chosen.icmp_api_key, chosen.allowed_origins)
-    limits.register(app, database, chosen.rate_limit_messages_per_minute)
+    limits.register(app, chosen, bucket_stores.chosen(chosen.rate_limit_storage_uri, database))
+    anomalies.register(app)
     api.register(app)
     commands.register(app)
     return app
