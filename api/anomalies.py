@@ -167,4 +167,6 @@ def _look_at_refusal(watch: Watch, status: int) -> None:
 
 def _tell(kind: str, fields: dict[str, Any]) -> None:
     metrics.SECURITY_EVENTS.labels(kind=kind).inc()
-    log.warning("security event", extra={"kind": kind} | {name: value for name, value in fields.items() if value is not None})
+    log.warning(
+        "security event", extra={"kind": kind} | {name: value for name, value in fields.items() if value is not None}
+    )

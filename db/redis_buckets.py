@@ -49,10 +49,10 @@ class RedisBuckets:
     def take(self, key: str, size: Size, *, cost: float = 1, limit_of: str | None = None) -> Taken:
         """Take tokens; see rate_buckets.Buckets. While the store is down, one caller a second finds out whether it
         still is, for two time-outs at most, and the others are told at once."""
-        if limit_of is not None:
-            size = Size(self._own_limits.find(limit_of) or size.tokens, size.seconds)
         if self._pause.is_on():
             raise BucketsUnavailable
+        if limit_of is not None:
+            size = Size(self._own_limits.find(limit_of) or size.tokens, size.seconds)
         per_second = size.tokens / size.seconds
         try:
             answer = self._script([f"icmp:bucket:{hashed(key).hex()}"], [size.tokens, per_second, cost])
