@@ -67,11 +67,8 @@ class PostgresBuckets:
         try:
             [(tokens, *taken)] = self.database.once(
                 limit_of,
-                "SELECT tokens, is_allowed, remaining, retry_after_s FROM coalesce("
-                " (SELECT (settings -> 'messages_per_minute')::double precision FROM businesses"
-                "  WHERE business_id = %(business_id)s), %(tokens)s) AS tokens,"
-                " take_tokens(%(key)s, tokens, tokens / %(seconds)s, %(cost)s)",
-                {"business_id": limit_of, "key": hashed(key), "cost": cost, **vars(size)},
+                "SELECT tokens, is_allowed, remaining, retry_after_s FROM take_from_bucket(%s, %s, %s, %s, %s)",
+                [hashed(key), size.tokens, size.seconds, cost, limit_of],
             )
         # A table or right that is missing is a fault of ours, and no reason to turn requests away either.
         except (db.DatabaseUnavailable, psycopg2.Error) as error:
@@ -82,5 +79,5 @@ class PostgresBuckets:
 
     def sweep(self) -> None:
         """Delete buckets that are full again, a bounded number at once."""
-        with contextlib.suppress(db.DatabaseUnavailable):
+        with contextlib.suppress(db.DatabaseUnavailable, psycopg2.Error):
             self.database.once(None, _SWEEP)
