@@ -71,14 +71,12 @@ def test_behind_two_proxies_the_address_before_them_counts(behind: list[int]) ->
     assert _try(behind[2], "203.0.113.3, 203.0.113.4, 10.0.0.7") == 401
 
 
-@pytest.mark.parametrize(
-    "garbage", ["nonsense", "", "203.0.113.", "<script>", "203.0.113.77:99999", "::ffff:", "0x7f.1", "1" * 300]
-)
-def test_garbage_is_no_address_and_what_stands_before_it_is_no_address_either(behind: list[int], garbage: str) -> None:
-    """The nearest proxy that was well-formed counts then: 10.0.1.x, one for each case."""
-    proxy = f"10.0.1.{len(garbage) % 250}"
-    chains = [f"198.51.100.{number}, {garbage}, {proxy}" for number in range(3)]
-    assert _tries(behind[2], *chains) == [401, 401, 429]
+def test_what_is_no_address_hides_what_stands_before_it(behind: list[int]) -> None:
+    """The nearest address that is one counts then: here a proxy's."""
+    garbage = ("nonsense", "", "203.0.113.", "<script>", "203.0.113.77:99999", "::ffff:", "0x7f.1", "1" * 300)
+    for number, text in enumerate(garbage):
+        chains = [f"198.51.100.{claim}, {text}, 10.0.1.{number}" for claim in range(3)]
+        assert _tries(behind[2], *chains) == [401, 401, 429], text
 
 
 def test_a_whole_64_of_ipv6_is_one_client(behind: list[int]) -> None:
