@@ -83,10 +83,10 @@ def test_headers_tell_the_size_what_is_left_and_when_it_is_full(master: Client, 
 
 def test_who_waits_as_told_is_let_through(master: Client, strict: list[int]) -> None:
     alice = replace(onboard(master, "Patient"), port=strict[0])
-    master.patch(f"/api/v1/businesses/{alice.business_id}", {"settings": {"messages_per_minute": 60}})
+    master.patch(f"/api/v1/businesses/{alice.business_id}", {"settings": {"messages_per_minute": 20}})
     refused = next(answer for answer in iter(lambda: _say(alice), None) if answer.status == 429)
-    assert refused.headers["Retry-After"] == "1"
-    time.sleep(1)
+    assert 1 <= int(refused.headers["Retry-After"]) <= 3
+    time.sleep(int(refused.headers["Retry-After"]))
     assert _say(alice).status == 404
 
 
