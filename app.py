@@ -14,7 +14,7 @@ from flask import Flask
 import api
 import auth
 import db
-from api import commands, contract, keeper, launch, limits, logs, metrics, slots
+from api import anomalies, bucket_stores, commands, contract, keeper, launch, limits, logs, metrics, slots
 from api.bodies import StrictRequest
 from api.parts import Parts
 from api.serving import GRACE_SECONDS
@@ -42,7 +42,8 @@ def create_app(settings: Settings | None = None) -> Flask:
     bound = slots.Slots(chosen.turns_at_once)
     app.extensions["icmp"] = Parts(chosen, database, key_store, _model(chosen), threads, api_calls, watch, bound)
     app.extensions["auth"] = auth.Gate(database, key_store, chosen.icmp_api_key, chosen.allowed_origins)
-    limits.register(app, database, chosen.rate_limit_messages_per_minute)
+    limits.register(app, chosen, bucket_stores.chosen(chosen.rate_limit_storage_uri, database))
+    anomalies.register(app)
     api.register(app)
     commands.register(app)
     return app

@@ -11,6 +11,7 @@ from werkzeug.routing import RequestRedirect
 
 import auth
 import db
+from db.rate_buckets import BucketsUnavailable
 from nlp.errors import BadLookUp, BadSchema, BadTemplate, ModelUnavailable
 
 log = logging.getLogger(__name__)
@@ -120,6 +121,10 @@ TABLE: dict[type[Exception], Row] = {
     ),
     db.DatabaseUnavailable: Row(
         503, "DATABASE_UNAVAILABLE", "The database cannot be used at the moment", "Try again shortly", "Temporary fault"
+    ),
+    BucketsUnavailable: Row(
+        503, "DATABASE_UNAVAILABLE", "The limits cannot be checked at the moment", "Try again shortly",
+        "The store of the limits cannot be reached, and logins are never unlimited",
     ),
     ModelUnavailable: Row(
         503, "LLM_UNAVAILABLE", "The model cannot be used at the moment", "Try again after Retry-After seconds",

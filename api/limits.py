@@ -1,22 +1,20 @@
-"""Limits on traffic: Flask-Limiter in front, token buckets in PostgreSQL behind it."""
+"""Limits on traffic: who has which bucket, what happens when it is empty or cannot be reached, and the headers."""
 
 from __future__ import annotations
 
-import ipaddress
 import logging
 import math
+import threading
+import time
 from collections.abc import Callable
-from typing import Any, cast
+from typing import cast
 
-from flask import Flask, Response, current_app, g, request
-from flask_limiter import Limiter
-from limits import RateLimitItem, WindowStats
-from limits.storage import Storage
-from limits.strategies import STRATEGIES, RateLimiter
+from flask import Flask, Response, current_app, g
+from flask_limiter import Limiter, RateLimitExceeded
 
-import db
-from api.parts import parts
-from db import businesses, rate_buckets
+from api import bucket_stores, metrics, proxies
+from api.settings import Settings
+from db.rate_buckets import Buckets, BucketsUnavailable, Taken
 
 log = logging.getLogger(__name__)
 
@@ -25,164 +23,104 @@ DEFAULT = "1000 per 10 second"
 EVENTS = "500 per 5 second"
 # What must not pass unlimited while the buckets cannot be reached: passwords would be free to guess.
 _FAILS_CLOSED = {"login"}
-_NO_COUNTERS = "buckets have no counters and no windows"
+_OUTAGE_LINE_SECONDS = 10
 
 
-class PostgresBuckets(Storage):
-    """The place of the buckets, as `limits` finds it; only TokenBucket uses it."""
-
-    STORAGE_SCHEME = ["icmp"]  # noqa: RUF012 — the base class wants an instance's list
-
-    def __init__(self, uri: str, database: Any = None, **options: Any) -> None:
-        super().__init__(uri, **options)
-        self.database: db.Database = database
-
-    @property
-    def base_exceptions(self) -> type[Exception]:
-        """What the storage raises when it is down."""
-        return db.DatabaseUnavailable
-
-    def check(self) -> bool:
-        """Whether the buckets can be reached."""
-        try:
-            with self.database.transaction(None):
-                return True
-        except db.DatabaseUnavailable:
-            return False
-
-    def incr(self, key: str, expiry: int, amount: int = 1) -> int:
-        """Buckets are taken from by TokenBucket alone."""
-        raise NotImplementedError(_NO_COUNTERS)
-
-    def get(self, key: str) -> int:
-        """As above."""
-        raise NotImplementedError(_NO_COUNTERS)
-
-    def get_expiry(self, key: str) -> float:
-        """As above."""
-        raise NotImplementedError(_NO_COUNTERS)
-
-    def reset(self) -> int | None:
-        """As above."""
-        raise NotImplementedError(_NO_COUNTERS)
-
-    def clear(self, key: str) -> None:
-        """As above."""
-        raise NotImplementedError(_NO_COUNTERS)
-
-
-class TokenBucket(RateLimiter):
-    """A limit of N per T is a bucket of N tokens that fills in T."""
-
-    storage: PostgresBuckets
-
-    def hit(self, item: RateLimitItem, *identifiers: str, cost: int = 1) -> bool:
-        """Take a token; what is left stands in `g` for the headers."""
-        with self.storage.database.transaction(None) as conn:
-            taken = rate_buckets.take(
-                conn,
-                "/".join(identifiers),
-                capacity=item.amount,
-                per_second=item.amount / item.get_expiry(),
-                cost=cost,
-            )
-        g.rate_limit = (item.amount, item.get_expiry(), taken)
-        return taken.is_allowed
-
-    def test(self, item: RateLimitItem, *identifiers: str, cost: int = 1) -> bool:
-        """Whether a token is there."""
-        raise NotImplementedError("a test is out of date when it is answered: take a token")
-
-    def get_window_stats(self, item: RateLimitItem, *identifiers: str) -> WindowStats:
-        """There are no windows."""
-        raise NotImplementedError(_NO_COUNTERS)
-
-
-cast(dict[str, type[RateLimiter]], STRATEGIES)["token-bucket"] = TokenBucket
-
-
-def register(app: Flask, database: db.Database, messages_per_minute: int) -> None:
+def register(app: Flask, settings: Settings, buckets: Buckets) -> None:
     """Put the limits into `app.extensions["limits"]` by name, and their headers on responses."""
+    # Flask-Limiter logs the address of whoever is refused; the request's own line says 429 anyway.
+    logging.getLogger("flask-limiter").setLevel(logging.WARNING)
     # Typed for addresses and numbers, but handed on as they are.
-    options = cast(dict[str, str | int], {"database": database})
-    limiter = Limiter(_address, app=app, storage_uri="icmp://", storage_options=options, strategy="token-bucket")
-
-    def rule() -> str:
-        return f"{_own_limit(database) or messages_per_minute} per 1 minute"
-
-    app.extensions["limits"] = {
-        "messages": limiter.shared_limit(rule, scope="messages", key_func=_key)(_passed),
-        "login": limiter.shared_limit(_login_rule, scope="login", key_func=_address)(_passed_login),
-        "events": limiter.shared_limit(EVENTS, scope="events", key_func=_address)(_passed_events),
-        "default": limiter.shared_limit(DEFAULT, scope="default", key_func=_key)(_passed_default),
+    options = cast(dict[str, str | int], {"buckets": buckets})
+    limiter = Limiter(
+        proxies.client_network,
+        app=app,
+        storage_uri=bucket_stores.URI,
+        storage_options=options,
+        strategy=bucket_stores.STRATEGY,
+    )
+    rules: dict[str, tuple[str, Callable[[], str]]] = {
+        bucket_stores.MESSAGES: (f"{settings.rate_limit_messages_per_minute} per 1 minute", _key),
+        "login": (_login_rule(settings), proxies.client_network),
+        "events": (EVENTS, proxies.client_network),
+        "default": (DEFAULT, _key),
     }
+    app.extensions["limits"] = {
+        # Each needs a function of its own: Flask-Limiter tells limits apart by what they stand around.
+        name: limiter.shared_limit(rule, scope=name, key_func=key)(_passing(name))
+        for name, (rule, key) in rules.items()
+    }
+    app.extensions["limits outage"] = _Outage()
     app.after_request(_add_headers)
 
 
 def spend(name: str) -> None:
     """Take a token from the current caller's bucket; raises RateLimitExceeded, an HTTP 429, and for a login
-    DatabaseUnavailable."""
+    BucketsUnavailable."""
     spend_one: Callable[[], None] = current_app.extensions["limits"][name]
     try:
         spend_one()
-    except db.DatabaseUnavailable:
+    except RateLimitExceeded:
+        metrics.RATE_LIMITED.labels(limit=name).inc()
+        raise
+    except BucketsUnavailable as error:
+        metrics.LIMIT_STORE_FAILURES.inc()
+        current_app.extensions["limits outage"].tell(error)
         if name in _FAILS_CLOSED:
             raise
-        log.warning("rate limits are off: the buckets cannot be reached")
 
 
-def _passed() -> None:
-    """Runs when the messages bucket had a token."""
+def _passing(name: str) -> Callable[[], None]:
+    def passed() -> None:
+        """Runs when the bucket had a token."""
+
+    passed.__name__ = passed.__qualname__ = f"passed_{name}"
+    return passed
 
 
-def _passed_login() -> None:
-    """Runs when the login bucket had a token."""
+class _Outage:
+    """One line in the log for many requests that could not be limited."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._told_at = -math.inf
+        self._untold = 0
+
+    def tell(self, error: BucketsUnavailable) -> None:
+        """Count a request, and log unless that was done a moment ago."""
+        with self._lock:
+            self._untold += 1
+            now = time.monotonic()
+            if now < self._told_at + _OUTAGE_LINE_SECONDS:
+                return
+            self._told_at, count, self._untold = now, self._untold, 0
+        # The cause's kind only: its text names hosts.
+        cause = type(error.__cause__).__name__ if error.__cause__ else "paused after a failure"
+        log.error(
+            "limits are off, logins are refused: the buckets cannot be reached", extra={"count": count, "cause": cause}
+        )
 
 
-def _passed_events() -> None:
-    """Runs when the events bucket had a token."""
-
-
-def _passed_default() -> None:
-    """Runs when the default bucket had a token."""
-
-
-def _login_rule() -> str:
+def _login_rule(settings: Settings) -> str:
     """The size of the bucket with the time in which it fills."""
-    settings = parts().settings
     burst, per_minute = settings.rate_limit_login_burst, settings.rate_limit_login_per_minute
     return f"{burst} per {math.ceil(60 * burst / per_minute)} second"
-
-
-def _own_limit(database: db.Database) -> int | None:
-    """What the business has set for itself."""
-    business_id = g.get("business_id")
-    if business_id is None:
-        return None
-    with database.transaction(business_id) as conn:
-        limit = businesses.find_setting(conn, business_id, "messages_per_minute")
-    return limit if isinstance(limit, int) else None
 
 
 def _key() -> str:
     caller = g.get("caller")
     if caller is None:
-        return _address()
+        return proxies.client_network()
     return caller.key_id or caller.user_id or f"master {g.get('business_id', '')}"
 
 
-def _address() -> str:
-    """The client's address; IPv6 by /64, which is what one customer gets."""
-    address = ipaddress.ip_address(request.remote_addr or "0.0.0.0")  # noqa: S104 — a name for nobody
-    return str(ipaddress.ip_network((address, 64), strict=False)) if address.version == 6 else str(address)
-
-
 def _add_headers(response: Response) -> Response:
-    if "rate_limit" in g:
-        size, seconds, taken = g.rate_limit
-        response.headers["RateLimit-Limit"] = str(size)
+    taken: Taken | None = g.get("taken")
+    if taken is not None:
+        missing = taken.size.tokens - taken.remaining
+        response.headers["RateLimit-Limit"] = f"{taken.size.tokens:.0f}"
         response.headers["RateLimit-Remaining"] = str(int(taken.remaining))
-        response.headers["RateLimit-Reset"] = str(math.ceil((size - taken.remaining) * seconds / size))
+        response.headers["RateLimit-Reset"] = str(math.ceil(missing * taken.size.seconds / taken.size.tokens))
         if response.status_code == 429:
             response.headers["Retry-After"] = str(max(1, math.ceil(taken.retry_after_s)))
     return response

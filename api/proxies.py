@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv6Address, ip_address
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from typing import Any
 from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
+
+from flask import request
 
 from api.settings import Network
 
@@ -46,6 +48,17 @@ class TrustedProxies:
 
     def _is_trusted(self, address: Address) -> bool:
         return any(address in network for network in self.networks)
+
+
+def client_network(v4_bits: int = 32, v6_bits: int = 64) -> str:
+    """The network that the current request came from. A /64 is what one customer of IPv6 gets: whoever has it has
+    all its addresses."""
+    address = _address(request.remote_addr)
+    if address is None:
+        return "unknown"  # over a socket that has no addresses
+    bits = v4_bits if address.version == 4 else v6_bits
+    # By number: an address of a local link may carry the name of the link.
+    return str(ip_network((int(address) if address.version == 4 else address.packed, bits), strict=False))
 
 
 def _address(text: Any) -> Address | None:

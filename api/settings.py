@@ -9,6 +9,7 @@ from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from urllib.parse import SplitResult, quote, urlsplit
 
+from db import redis_buckets
 from nlp import addresses
 
 Network = IPv4Network | IPv6Network
@@ -37,6 +38,7 @@ class Settings:
     turn_lease_s: float
     queue_wait_s: float
     history_tokens: int
+    rate_limit_storage_uri: str | None
     rate_limit_messages_per_minute: int
     rate_limit_login_burst: int
     rate_limit_login_per_minute: int
@@ -79,6 +81,7 @@ def from_environment(env: Mapping[str, str]) -> Settings:
         turn_lease_s=reader.number("TURN_LEASE_S", 15, low=0.5, high=600),
         queue_wait_s=reader.number("QUEUE_WAIT_S", 60, low=0.1, high=600),
         history_tokens=reader.whole("HISTORY_TOKENS", 3000, low=0, high=200_000),
+        rate_limit_storage_uri=_storage_uri(reader),
         rate_limit_messages_per_minute=reader.whole("RATE_LIMIT_MESSAGES_PER_MINUTE", 30, low=1, high=1_000_000),
         rate_limit_login_burst=reader.whole("RATE_LIMIT_LOGIN_BURST", 10, low=1, high=1_000_000),
         rate_limit_login_per_minute=reader.whole("RATE_LIMIT_LOGIN_PER_MINUTE", 1, low=1, high=1_000_000),
@@ -197,6 +200,17 @@ def _database_url(reader: _Reader) -> str:
     login = user if password is None else f"{user}:{quote(password, safe='')}"
     # Quoted, a socket's folder and an IPv6 address are hosts like any other.
     return f"postgresql://{login}@{quote(host, safe='')}:{port}/{quote(reader.text('DB_NAME') or 'icmp', safe='')}"
+
+
+def _storage_uri(reader: _Reader) -> str | None:
+    """The address of a Redis or Valkey; never repeated in the complaint, for it may hold a password."""
+    uri = reader.text("RATE_LIMIT_STORAGE_URI")
+    if uri is not None and not redis_buckets.is_address(uri):
+        raise BadSetting(
+            "RATE_LIMIT_STORAGE_URI is not redis://, rediss://, valkey:// or valkeys://host[:port][/number], nor"
+            " unix:///path"
+        )
+    return uri
 
 
 def _origins(reader: _Reader) -> frozenset[str]:

@@ -86,12 +86,6 @@ def setup_version(conn: Connection, business_id: str) -> tuple[Any, ...]:
     return row
 
 
-def find_setting(conn: Connection, business_id: str, name: str) -> Any:
-    """One of the business's settings; None when it has not set it."""
-    row = fetch_one(conn, "SELECT settings -> %s FROM businesses WHERE business_id = %s", [name, business_id])
-    return row[0] if row else None
-
-
 def update(conn: Connection, business_id: str, fields: Mapping[str, Any]) -> None:
     """Replace the named columns; raises NotFound and Conflict."""
     values = {name: json_value(value) if name == "settings" else value for name, value in fields.items()}

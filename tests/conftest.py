@@ -20,6 +20,7 @@ from werkzeug.serving import make_server
 import app as application
 from api.settings import Settings, from_environment
 from db import embedded, migrate
+from tests import redis_server
 
 MASTER_KEY = "test-master-key-of-32-characters-or-more"
 ENVIRONMENT = {
@@ -103,6 +104,13 @@ def database_url(postgres: str) -> str:
     """The address of a migrated database."""
     migrate.apply(postgres)
     return postgres
+
+
+@pytest.fixture(scope="session")
+def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a Redis of this test process."""
+    with redis_server.running(Path(tmp_path_factory.mktemp("redis"))) as server:
+        yield server.url
 
 
 @pytest.fixture(scope="session")

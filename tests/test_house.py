@@ -31,7 +31,12 @@ ROOMS = {
     "schemas": {"schemas"},
 }
 # Packages that only some places may import: the place is a folder or a file.
-RESERVED = {"flask": ("app.py", "api/", "auth.py"), "psycopg2": ("db/",), "openai": ("nlp/llm.py",)}
+RESERVED = {
+    "flask": ("app.py", "api/", "auth.py"),
+    "psycopg2": ("db/",),
+    "openai": ("nlp/llm.py",),
+    "redis": ("db/redis_buckets.py",),
+}
 # Exceptions that no caller of the HTTP API can meet as themselves.
 INSIDE = {
     "BadSetting": "stops the start",

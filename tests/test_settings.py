@@ -54,6 +54,17 @@ def test_the_parts_of_a_database_address_come_through_as_given(host: str) -> Non
 
 
 @pytest.mark.parametrize(
+    "uri",
+    [
+        *("redis://a", "redis://:secret@a:6379/15", "rediss://user:secret@a.example/", "valkey://a:1", "valkeys://a"),
+        *("redis://[::1]:6379/0", "unix:///run/valkey.sock?db=1", "rediss://a?ssl_ca_certs=/etc/ca.pem"),
+    ],
+)
+def test_buckets_live_wherever_redis_or_valkey_answers(uri: str) -> None:
+    assert from_environment(NEEDED | {"RATE_LIMIT_STORAGE_URI": f" {uri} "}).rate_limit_storage_uri == uri
+
+
+@pytest.mark.parametrize(
     ("name", "values"),
     [
         (
@@ -65,6 +76,14 @@ def test_the_parts_of_a_database_address_come_through_as_given(host: str) -> Non
             ["", KEY, "k1:", "k1:short", f":{KEY}", f"k1:{KEY[:-2]}", f"k1:{KEY}é", f"k1:{KEY},", f"a:{KEY},a:{KEY}"],
         ),
         ("DATABASE_URL", ["", "db.example", "mysql://db.example/icmp", "http://[", "host=db.example"]),
+        (
+            "RATE_LIMIT_STORAGE_URI",
+            [
+                *("redis", "redis.example:6379", "memory://", "memcached://a", "http://a", "redis://", "redis://:6379"),
+                *("redis://a:b", "redis://a:99999", "redis://a/x", "redis://a/1/2", "redis://[", "unix://", "unix:///"),
+                *("unix://a/b", "redis://a?unknown=1", "redis://a?socket_timeout=x", "redis+cluster://a"),
+            ],
+        ),
         ("MIGRATION_DATABASE_URL", ["db.example", "host=db.example"]),
         (
             "OPENAI_BASE_URL",
@@ -104,6 +123,7 @@ def test_no_secret_is_repeated_in_the_complaint() -> None:
         {"ICMP_API_KEY": "zanzibar"},
         {"DATABASE_URL": "mysql://icmp:zanzibar@db"},
         {"OPENAI_BASE_URL": "ftp://me:zanzibar@model.example"},
+        {"RATE_LIMIT_STORAGE_URI": "redis://:zanzibar@a:b"},
     ):
         with pytest.raises(BadSetting) as refused:
             from_environment(NEEDED | wrong)

@@ -40,12 +40,10 @@ class Served:
 
 
 @contextmanager
-def running(
-    folder: Path, database_url: str, *, application: str = serving.APP, workers: int = 1, **environment: str
-) -> Iterator[Served]:
+def running(folder: Path, database_url: str, *, application: str = serving.APP, **environment: str) -> Iterator[Served]:
     """The app, or another one that is named so, on a free port until the end of the block."""
-    chosen = ENVIRONMENT | {"DATABASE_URL": database_url, "LOG_LEVEL": "INFO"} | environment
-    settings = replace(from_environment(chosen), port=0, web_concurrency=workers)
+    chosen = ENVIRONMENT | {"DATABASE_URL": database_url, "LOG_LEVEL": "INFO", "WEB_CONCURRENCY": "1"} | environment
+    settings = replace(from_environment(chosen), port=0)
     log = folder / "log"
     with log.open("wb") as output:
         process = subprocess.Popen(

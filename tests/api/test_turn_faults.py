@@ -48,7 +48,7 @@ def server(
         tmp_path_factory.mktemp("served"),
         database_url,
         application="tests.api.faulty_turns:app()",
-        workers=2,
+        WEB_CONCURRENCY="2",
         FAULTS=str(fired),
         TURN_LEASE_S=str(LEASE_SECONDS),
     ) as running:
