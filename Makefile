@@ -1,5 +1,5 @@
-# make run: ICMP on this machine.  make test: every test.  make lint, format, requirements, clean: for developers.
-.PHONY: run test lint format requirements clean
+# make run: ICMP on this machine.  make test: every test.  make lint, format, fuzz, requirements, clean: for developers.
+.PHONY: run test fuzz lint format requirements clean
 .SILENT:
 
 PYTHON = .venv/bin/python
@@ -12,6 +12,14 @@ run: .venv/.runtime
 
 test: .venv/.dev
 	$(PYTHON) -m pytest -n 2
+
+# Requests made up from the OpenAPI document: make fuzz CASES=20000 SEED=1
+CASES = 20000
+SEED = 1
+EXAMPLES = 20
+ONLY =
+fuzz: .venv/.dev
+	$(PYTHON) -m tests.fuzz --cases $(CASES) --seed $(SEED) --examples $(EXAMPLES) --only '$(ONLY)'
 
 lint: .venv/.dev
 	$(PYTHON) -m ruff check .

@@ -9,9 +9,9 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from app import create_app
 from api import openapi
 from api.settings import from_environment
+from app import create_app
 from db import embedded, migrate
 from tests.api import gunicorn_server
 from tests.conftest import ENVIRONMENT
@@ -45,7 +45,9 @@ def main() -> int:
     for told in faults.values():
         print(told, end="\n\n")
     seconds = time.monotonic() - started
-    print(f"{statuses.total()} cases in {seconds:.0f} s, seeds {chosen.seed}–{seed - 1}, {chosen.examples} examples each")
+    print(
+        f"{statuses.total()} cases in {seconds:.0f} s, seeds {chosen.seed}–{seed - 1}, {chosen.examples} examples each"
+    )
     print("statuses:", ", ".join(f"{status}: {count}" for status, count in sorted(statuses.items())))
     print(f"operations with a success: {len(reached)}; kinds of faults: {len(faults)}")
     return 1 if faults else 0
