@@ -18,8 +18,8 @@ from schemathesis.core.failures import FailureGroup
 from schemathesis.generation import GenerationMode
 from schemathesis.specs.openapi import checks as promised
 
+from tests.api import tenants
 from tests.conftest import MASTER_KEY, Client
-from tests.fuzz import world
 
 AnyCase = schemathesis.Case[Any]
 CHECKS = [
@@ -60,7 +60,7 @@ class Fuzz:
         self._schema = schemathesis.openapi.from_dict(_without_defaults(self.document))
         self._master = Client(self.port, MASTER_KEY)
         self._session = requests.Session()
-        self._world = world.furnished(self._master)
+        self._world = tenants.furnished(self._master)
 
     @property
     def cases(self) -> int:
@@ -106,7 +106,7 @@ class Fuzz:
         caller = ("business", "master")[self.cases % 2]
         label = f"{case.method} {case.operation.path}"
         self._name_real_objects(case, random.Random(f"{self.seed} {label} {self.cases}"))
-        key = MASTER_KEY if caller == "master" else self._world.business.key
+        key = MASTER_KEY if caller == "master" else self._world.client.key
         response = case.call(
             f"http://127.0.0.1:{self.port}",
             session=self._session,
@@ -123,7 +123,7 @@ class Fuzz:
         except (FailureGroup, AssertionError) as fault:
             self._tell(label, caller, fault)
         if response.status_code == 401 and caller == "business":
-            self._world = world.furnished(self._master)  # it took away its own key
+            self._world = tenants.furnished(self._master)  # it took away its own key
 
     def _name_real_objects(self, case: AnyCase, dice: random.Random) -> None:
         ids = self._world.ids
