@@ -32,7 +32,7 @@ TAKES_ANY_BUSINESS = {"POST /api/v1/events"}
 ORDER = ("GET", "PUT", "POST", "PATCH", "DELETE")
 ID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 # What differs between two answers of the same kind: times, measures, keys and numbers that are made anew.
-NEWS = re.compile(r"\d{4}-\d\d-\d\dT[\d:.]+Z|\d+\.\d+|icmp_\w+|\"\d{8}\"|new[-.][0-9a-f]{32}")
+NEWS = re.compile(r"\d{4}-\d\d-\d\dT[\d:.]+(?:Z|\+00:00)|\d+\.\d+|icmp_\w+|\"\d{8}\"|new[-.][0-9a-f]{32}")
 HEADERS = {"Content-Type", "WWW-Authenticate", "Allow", "Cache-Control", "Retry-After", "Idempotent-Replayed"}
 
 
