@@ -20,7 +20,7 @@ def command(settings: Settings, *, name: str) -> list[str]:
     """The command that serves the app; `name` marks the process among others of its kind."""
     options = [
         "--bind", address(settings),
-        "--worker-class", "gthread",
+        "--worker-class", "api.worker.Worker",
         "--workers", str(settings.web_concurrency),
         "--threads", str(settings.web_threads),
         "--preload",  # a fault while the app is built is met once, before a worker exists

@@ -40,14 +40,16 @@ class Served:
 
 
 @contextmanager
-def running(folder: Path, database_url: str, **environment: str) -> Iterator[Served]:
+def running(
+    folder: Path, database_url: str, *, worker: str = "api.worker.Worker", **environment: str
+) -> Iterator[Served]:
     """The app on a free port until the end of the block."""
     chosen = ENVIRONMENT | {"DATABASE_URL": database_url, "LOG_LEVEL": "INFO"} | environment
     settings = replace(from_environment(chosen), port=0, web_concurrency=1)
     log = folder / "log"
     with log.open("wb") as output:
         process = subprocess.Popen(
-            serving.command(settings, name="icmp test"),
+            [worker if word == "api.worker.Worker" else word for word in serving.command(settings, name="icmp test")],
             cwd=launch.PROJECT,
             # Empty counts as not set, and keeps a developer's .env out.
             env={"PATH": "/usr/bin:/bin", "OPENAI_API_KEY": "", "OPENAI_BASE_URL": "", **chosen},
