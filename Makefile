@@ -1,6 +1,6 @@
 # make run: ICMP on this machine.  make test: every test.  make bench: how fast it is, beside its peers.
-# make bench-quick, lint, format, requirements, clean: for developers.
-.PHONY: run test lint format requirements bench bench-quick clean
+# make bench-quick, fuzz, lint, format, requirements, clean: for developers.
+.PHONY: run test fuzz lint format requirements bench bench-quick clean
 .SILENT:
 
 PYTHON = .venv/bin/python
@@ -13,6 +13,14 @@ run: .venv/.runtime
 
 test: .venv/.dev
 	$(PYTHON) -m pytest -n 2
+
+# Requests made up from the OpenAPI document: make fuzz CASES=20000 SEED=1
+CASES = 20000
+SEED = 1
+EXAMPLES = 20
+ONLY =
+fuzz: .venv/.dev
+	$(PYTHON) -m tests.fuzz --cases $(CASES) --seed $(SEED) --examples $(EXAMPLES) --only '$(ONLY)'
 
 lint: .venv/.dev
 	$(PYTHON) -m ruff check .

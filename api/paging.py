@@ -21,7 +21,12 @@ _SEAL_BYTES = 12
 QUERY: dict[str, dict[str, Any]] = {
     "limit": {"type": "integer", "minimum": 1, "maximum": 500, "default": 100},
     "offset": {"type": "integer", "minimum": 0, "maximum": 1_000_000, "default": 0},
-    "cursor": {"type": "string", "maxLength": 500, "description": "From the Link header of the page before."},
+    "cursor": {
+        "type": "string",
+        "maxLength": 500,
+        "pattern": "^[A-Za-z0-9_-]+$",
+        "description": "From the Link header of the page before.",
+    },
 }
 UUID = {"type": "string", "format": "uuid"}
 TIME = {"type": "string", "format": "date-time"}

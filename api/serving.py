@@ -12,6 +12,7 @@ from api import logs
 from api.settings import Settings
 
 APP = "app:create_app()"
+WORKER = "api.worker.Worker"
 GRACE_SECONDS = 5  # beyond the longest turn, for its last transaction
 MEMORY_FOLDER = Path("/dev/shm")  # noqa: S108 — gunicorn makes an unnamed file there
 
@@ -20,7 +21,7 @@ def command(settings: Settings, *, name: str) -> list[str]:
     """The command that serves the app; `name` marks the process among others of its kind."""
     options = [
         "--bind", address(settings),
-        "--worker-class", "gthread",
+        "--worker-class", WORKER,
         "--workers", str(settings.web_concurrency),
         "--threads", str(settings.web_threads),
         "--preload",  # a fault while the app is built is met once, before a worker exists

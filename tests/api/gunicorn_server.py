@@ -40,14 +40,22 @@ class Served:
 
 
 @contextmanager
-def running(folder: Path, database_url: str, *, application: str = serving.APP, **environment: str) -> Iterator[Served]:
+def running(
+    folder: Path,
+    database_url: str,
+    *,
+    application: str = serving.APP,
+    worker: str = serving.WORKER,
+    **environment: str,
+) -> Iterator[Served]:
     """The app, or another one that is named so, on a free port until the end of the block."""
     chosen = ENVIRONMENT | {"DATABASE_URL": database_url, "LOG_LEVEL": "INFO", "WEB_CONCURRENCY": "1"} | environment
     settings = replace(from_environment(chosen), port=0)
     log = folder / "log"
     with log.open("wb") as output:
+        own = {serving.APP: application, serving.WORKER: worker}
         process = subprocess.Popen(
-            [*serving.command(settings, name="icmp test")[:-1], application],
+            [own.get(word, word) for word in serving.command(settings, name="icmp test")],
             cwd=launch.PROJECT,
             # Empty counts as not set, and keeps a developer's .env out.
             env={"PATH": "/usr/bin:/bin", "OPENAI_API_KEY": "", "OPENAI_BASE_URL": "", **chosen},

@@ -136,6 +136,17 @@ def test_functions_that_look_past_the_policies_belong_to_a_role_that_only_reads(
         assert sql(secret, table, column) == [(False,)]
 
 
+def test_what_looks_before_the_tenant_is_known_reads_hashes_and_no_ciphertext(sql: Sql, tables: list[str]) -> None:
+    secret = sql(
+        "SELECT r.rolname, c.relname, a.attname FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid, pg_roles r"
+        " WHERE c.relnamespace = 'public'::regnamespace AND c.relkind IN ('r', 'p') AND a.atttypid = 'bytea'::regtype"
+        " AND NOT a.attisdropped AND r.rolname LIKE 'icmp%%' AND r.rolname <> 'icmp_app'"
+        " AND has_column_privilege(r.rolname, c.oid, a.attnum, 'SELECT')"
+    )
+    assert ("icmp_lookup", "api_keys", "key_hash") in secret
+    assert [each for each in secret if not each[2].endswith("_hash")] == []
+
+
 def test_without_a_tenant_no_row_is_there(
     database: db.Database, sql: Sql, tables: list[str], busy: tuple[str, str]
 ) -> None:
@@ -162,6 +173,23 @@ def test_another_tenants_rows_can_be_neither_seen_nor_touched(
                 except psycopg2.errors.InsufficientPrivilege:  # a table that nobody changes
                     db.execute(conn, "ROLLBACK TO attempt")
         assert sql(f"SELECT count(*) FROM {table} WHERE business_id = %s", theirs) == before, table
+
+
+def test_no_row_can_be_written_without_its_tenant(
+    database: db.Database, sql: Sql, tables: list[str], busy: tuple[str, str]
+) -> None:
+    ours, theirs = busy
+    for table in (table for table in tables if table in FILLED):
+        [(row,)] = sql(f"SELECT to_jsonb(t)::text FROM {table} t WHERE business_id = %s LIMIT 1", theirs)
+        [(columns,)] = sql(
+            "SELECT string_agg(column_name, ', ') FROM information_schema.columns WHERE table_schema = 'public'"
+            " AND table_name = %s AND is_generated = 'NEVER' AND identity_generation IS NULL",
+            table,
+        )
+        copy = f"INSERT INTO {table} ({columns}) SELECT {columns} FROM jsonb_populate_record(NULL::{table}, %s::jsonb)"
+        for business_id in (None, ours):
+            with pytest.raises(psycopg2.errors.InsufficientPrivilege), database.transaction(business_id) as conn:
+                db.execute(conn, copy, [row])
 
 
 def test_no_row_can_be_given_to_another_tenant(

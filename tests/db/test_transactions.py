@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import random
 import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from typing import Any
 
@@ -14,6 +16,7 @@ import psycopg2
 import pytest
 
 import db
+from tests.conftest import Client
 
 Sql = Callable[..., list[tuple[Any, ...]]]
 
@@ -100,6 +103,47 @@ def test_a_connection_lost_in_a_transaction_is_unavailable_and_replaced(database
         _insert(conn, str(uuid.uuid4()))
     with database.transaction(None) as conn:
         assert _backend(conn)
+
+
+def test_no_transaction_ever_sees_another_ones_tenant(
+    database_url: str, sql: Sql, alice: Client, charlie: Client
+) -> None:
+    """Many threads on few connections, with exceptions and broken connections among them."""
+    crowded = db.Database(database_url, pool_size=4, checkout_seconds=30)
+    owners = [alice.business_id, charlie.business_id, None]
+    wrong: list[object] = []
+    ends = time.monotonic() + 2
+
+    def work(seed: int) -> int:
+        dice, done = random.Random(seed), 0
+        while time.monotonic() < ends:
+            own = dice.choice(owners)
+            try:
+                with crowded.transaction(own) as conn:
+                    seen = [str(row[0]) for row in db.fetch_all(conn, "SELECT business_id FROM businesses")]
+                    if seen != [own] * (own is not None):
+                        wrong.append((own, seen))
+                    if dice.random() < 0.02:
+                        _ended(sql_of_its_own, _backend(conn))
+                    if dice.random() < 0.2:
+                        raise LookupError
+                    done += 1
+            except (LookupError, db.DatabaseUnavailable):
+                continue
+        return done
+
+    lock = threading.Lock()
+
+    def sql_of_its_own(statement: str, *values: Any) -> list[tuple[Any, ...]]:
+        with lock:
+            return sql(statement, *values)
+
+    with ThreadPoolExecutor(24) as threads:
+        assert sum(threads.map(work, range(24))) > 24
+    assert wrong == []
+    assert len(crowded._pool._slots) == 4
+    assert not crowded._pool._waiters
+    crowded.close()
 
 
 def test_those_who_wait_are_served_in_order(database: db.Database) -> None:

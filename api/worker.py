@@ -1,0 +1,172 @@
+"""gunicorn's threads, with two things of our own: a thread gets a request when it is here whole, and what cannot be
+read at all is refused in the one shape of every error."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import selectors
+import socket
+import struct
+import time
+import uuid
+from functools import partial
+from typing import Any
+
+from gunicorn.http.errors import (  # type: ignore[attr-defined]  # newer than its types
+    InvalidResponseHeader,
+    InvalidResponseHeaderName,
+    ParseException,
+)
+from gunicorn.workers.gthread import ThreadWorker
+
+from api import errors
+from api.arrival import Arrival, State
+
+WHOLE_SECONDS = 20  # from a request's first byte to its last
+REFUSED_SECONDS = 2  # for a client to read that it was refused, or to say its first word while the worker stops
+GATHERED_BYTES = 64 * 1024 * 1024  # of one process: all requests on their way together
+SEND_SECONDS = 30  # without a byte being taken
+_READ_BYTES = 256 * 1024
+_REASONS = {400: "Bad Request", 413: "Content Too Large", 500: "Internal Server Error", 503: "Service Unavailable"}
+_TOO_LATE = errors.UNREADABLE._replace(
+    message="The request did not arrive in time", details="Too slow", remediation="Send it without pausing"
+)
+_CROWDED = errors.FAULT._replace(
+    status=503, message="Too many requests are on their way", details="Crowded", remediation="Try again shortly"
+)
+_REFUSALS = {State.HEAD_TOO_LONG: errors.UNREADABLE, State.BODY_TOO_LARGE: errors.HTTP[413]}
+
+
+class Worker(ThreadWorker):
+    """As it comes, gthread gives a thread to every connection that sends its first byte: a few dozen clients that send
+    the rest slowly or never stop everybody else. Here the main loop reads, and threads work."""
+
+    whole_seconds: float = WHOLE_SECONDS
+
+    def init_process(self) -> None:
+        self._arriving: dict[Any, Arrival] = {}
+        self._gathered = 0
+        super().init_process()
+
+    def enqueue_req(self, conn: Any) -> None:
+        """Called on the main thread for a connection that has, or will have, a request: wait for all of it."""
+        if self.cfg.is_ssl:
+            super().enqueue_req(conn)
+            return
+        conn.init()
+        conn.sock.setblocking(False)
+        arrival = self._arriving[conn] = Arrival(time.monotonic() + self.whole_seconds)
+        self.poller.register(conn.sock, selectors.EVENT_READ, partial(self._on_readable, conn))
+        self._add(conn, arrival, conn.parser.unreader.take_buffered())
+
+    def murder_pending(self) -> None:
+        """Called at least once a second: those who took too long are told so."""
+        super().murder_pending()
+        now = time.monotonic()
+        for conn, arrival in list(self._arriving.items()):
+            # A worker that stops does not wait for those who have said nothing yet.
+            grace = 0 if self.alive or arrival.data else self.whole_seconds - REFUSED_SECONDS
+            if arrival.deadline - grace > now:
+                continue
+            if arrival.is_refused or not arrival.data:
+                self._drop(conn)
+            else:
+                self._refuse(conn, arrival, _TOO_LATE)
+
+    def handle_error(self, req: Any, client: Any, addr: Any, exc: BaseException) -> None:  # noqa: ARG002 — gunicorn's
+        """Called for what the parser refuses and for what the app did not catch itself."""
+        is_ours = isinstance(exc, InvalidResponseHeader | InvalidResponseHeaderName)
+        if isinstance(exc, ParseException) and not is_ours:
+            self.log.warning("Invalid request from ip=%s", (addr or ("",))[0])
+            row = errors.UNREADABLE
+        else:
+            self.log.error("Error handling request", exc_info=exc)
+            row = errors.FAULT
+        with contextlib.suppress(OSError):
+            client.sendall(_answer(row))
+
+    def _on_readable(self, conn: Any, _sock: Any) -> None:
+        arrival = self._arriving[conn]
+        try:
+            data = conn.sock.recv(_READ_BYTES)
+        except BlockingIOError:
+            return
+        except OSError:
+            self._drop(conn)
+            return
+        if data:
+            self._add(conn, arrival, data)
+        elif arrival.data and not arrival.is_refused:
+            self._hand_over(conn)  # it sends no more, but may wait for an answer to what it sent
+        else:
+            self._drop(conn)
+
+    def _add(self, conn: Any, arrival: Arrival, data: bytes) -> None:
+        if arrival.is_refused:
+            return
+        arrival.data += data
+        self._gathered += len(data)
+        state = arrival.state()
+        if state is State.WHOLE:
+            self._hand_over(conn)
+        elif state in _REFUSALS:
+            self._refuse(conn, arrival, _REFUSALS[state])
+        elif self._gathered > GATHERED_BYTES:
+            self._refuse(conn, arrival, _CROWDED)
+        elif arrival.takes_up_expectation():
+            with contextlib.suppress(OSError):
+                conn.sock.send(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+    def _hand_over(self, conn: Any) -> None:
+        arrival = self._forget(conn)
+        conn.sock.setblocking(True)
+        # A second net: nothing that a thread still reads or writes may take for ever.
+        for option, seconds in ((socket.SO_RCVTIMEO, WHOLE_SECONDS), (socket.SO_SNDTIMEO, SEND_SECONDS)):
+            conn.sock.setsockopt(socket.SOL_SOCKET, option, struct.pack("ll", seconds, 0))
+        conn.parser.unreader.unread(bytes(arrival.data))
+        super().enqueue_req(conn)
+
+    def _refuse(self, conn: Any, arrival: Arrival, row: errors.Row) -> None:
+        """Answer, and read on into nothing for a while: closed at once, the answer would be lost with the rest."""
+        self._gathered -= len(arrival.data)
+        arrival.data.clear()
+        arrival.is_refused, arrival.deadline = True, time.monotonic() + REFUSED_SECONDS
+        with contextlib.suppress(OSError):
+            conn.sock.send(_answer(row))
+            conn.sock.shutdown(socket.SHUT_WR)
+
+    def _drop(self, conn: Any) -> None:
+        self._forget(conn)
+        self.nr_conns -= 1
+        conn.close()
+
+    def _forget(self, conn: Any) -> Arrival:
+        self.poller.unregister(conn.sock)
+        arrival = self._arriving.pop(conn)
+        self._gathered -= len(arrival.data)
+        return arrival
+
+
+def _answer(row: errors.Row) -> bytes:
+    """A whole response, and the end of the connection."""
+    request_id = str(uuid.uuid4())
+    told = {
+        "error_code": row.error_code,
+        "message": row.message,
+        "details": row.details,
+        "remediation": row.remediation,
+        "request_id": request_id,
+    }
+    body = json.dumps(told).encode() + b"\n"
+    head = [
+        f"HTTP/1.1 {row.status} {_REASONS[row.status]}",
+        "Content-Type: application/json",
+        f"Content-Length: {len(body)}",
+        f"X-Request-ID: {request_id}",
+        "X-Content-Type-Options: nosniff",
+        "Cache-Control: no-store",
+        *([f"Retry-After: {errors.RETRY_AFTER[row.status]}"] if row.status in errors.RETRY_AFTER else []),
+        "Connection: close",
+    ]
+    return "\r\n".join([*head, "", ""]).encode() + body
