@@ -37,7 +37,6 @@ class Keeper:
         self._lease_s, self._longest_s = lease_s, longest_s
         self._lock = threading.Lock()
         self._pid: int | None = None
-        self._stopped = threading.Event()
         self._held: dict[Claim, float] = {}
         self._threads = Threads(TAKEN_AT_ONCE)
 
@@ -65,14 +64,11 @@ class Keeper:
             self._pid = os.getpid()
         threading.Thread(target=self._watch, args=[resume], name="keeper", daemon=True).start()
 
-    def stop(self) -> None:
-        """End the thread; for tests and orderly exits."""
-        self._stopped.set()
-
     def _watch(self, resume: Resume) -> None:
         renewed = forgot = time.monotonic()
         is_blind = False
-        while not self._stopped.wait(SWEEP_SECONDS * random.uniform(0.5, 1.0)):
+        while True:
+            time.sleep(SWEEP_SECONDS * random.uniform(0.5, 1.0))
             now = time.monotonic()
             try:
                 if now - renewed >= self._lease_s / RENEWALS_PER_LEASE:

@@ -9,7 +9,6 @@ from typing import Any
 from db import Connection, Database, NotFound, execute, fetch_one, json_value
 
 MAX_ATTEMPTS = 5
-_MINE = "business_id = %(business_id)s AND turn_id = %(turn_id)s AND epoch = %(epoch)s AND state = 'open'"
 
 
 @dataclass(frozen=True)
@@ -139,7 +138,8 @@ def release(database: Database, mine: Claim, *, after_seconds: float) -> None:
     """Let others have the turn, but not at once: what failed now would fail again."""
     database.once(
         mine.business_id,
-        f"UPDATE turns SET lease_until = clock_timestamp() + make_interval(secs => %(after_seconds)s) WHERE {_MINE}",
+        "UPDATE turns SET lease_until = clock_timestamp() + make_interval(secs => %(after_seconds)s)"
+        " WHERE business_id = %(business_id)s AND turn_id = %(turn_id)s AND epoch = %(epoch)s AND state = 'open'",
         mine.named | {"after_seconds": after_seconds},
     )
 

@@ -18,6 +18,7 @@ from flask import Flask
 from werkzeug.serving import make_server
 
 import app as application
+from api import keeper
 from api.settings import Settings, from_environment
 from db import embedded, migrate
 from tests import redis_server
@@ -92,6 +93,15 @@ class Client:
         return self.call("DELETE", path, **headers)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _no_keepers() -> Iterator[None]:
+    """The apps of the tests share a database: one must not take over the turns of another one, whose model is
+    scripted. Servers in processes of their own have their keepers."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(keeper.Keeper, "start", lambda _self, _resume: None)
+        yield
+
+
 @pytest.fixture(scope="session")
 def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The owner's address of an empty server of this test process."""
@@ -140,8 +150,6 @@ def flask_app(settings: Settings) -> Flask:
     """The app, which checks its own replies against the contract."""
     app = application.create_app(settings)
     app.config["CHECK_REPLIES"] = True
-    # The apps of the tests share a database: this one must not take over turns of those with a scripted model.
-    app.extensions["icmp"].keeper.stop()
     return app
 
 

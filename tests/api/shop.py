@@ -127,7 +127,6 @@ def thinking(settings: Settings, serve: Callable[[Flask], int], **changes: Any) 
         app = application.create_app(replace(settings, **(chosen | limits | changes)))
         app.config["CHECK_REPLIES"] = True
         yield Thinker(app, server, Client(serve(app), MASTER_KEY))
-        app.extensions["icmp"].keeper.stop()
 
 
 def _kind(body: dict[str, Any]) -> str:
