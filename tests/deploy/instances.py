@@ -49,7 +49,9 @@ class Instance:
     def __init__(self, folder: Path, name: str, environment: Mapping[str, str]) -> None:
         self.port = free_port()
         self._log = folder / f"{name}.log"
-        chosen = ENVIRONMENT | {"TRUSTED_PROXIES": "127.0.0.1", "LOG_LEVEL": "INFO", "DB_POOL_SIZE": "6"} | environment
+        chosen = (
+            ENVIRONMENT | {"TRUSTED_PROXIES": "127.0.0.1", "LOG_LEVEL": "INFO", "DB_POOL_SIZE": "6"} | dict(environment)
+        )
         settings = replace(from_environment(chosen), port=self.port, web_concurrency=2, web_threads=8)
         self._command = serving.command(settings, name=f"icmp test {name}")
         # Empty counts as not set, and keeps a developer's .env out.
