@@ -29,7 +29,7 @@ from api import launch, serving
 from api.settings import from_environment
 from tests.conftest import ENVIRONMENT, Answer
 
-CONFIG = launch.PROJECT / "deploy" / "nginx.conf"
+DEPLOY = launch.PROJECT / "deploy"
 NGINX = shutil.which("nginx")
 MISSING = "nginx is not installed here: apt-get install nginx, as .ci/run does"
 PATIENCE_SECONDS = 90
@@ -151,43 +151,50 @@ def proxy(folder: Path, ports: tuple[int, int]) -> Iterator[Proxy]:
     """deploy/nginx.conf in front of two ports."""
     found = Proxy(free_port(), free_port(), folder / "tls.crt", folder / "nginx.log")
     _make_certificate(folder)
-    config = folder / "nginx.conf"
-    config.write_text(_config(folder, found, ports), encoding="utf-8")
-    command = [NGINX or "nginx", "-c", str(config), "-p", str(folder), "-e", str(found.log)]
-    with found.log.open("ab") as output:
-        process = subprocess.Popen([*command, "-g", "daemon off;"], stdout=output, stderr=subprocess.STDOUT)
-    try:
-        until(lambda: _listens(found.port), lambda: found.log.read_text(encoding="utf-8"))
-        yield found
-    finally:
-        process.terminate()
-        process.wait(PATIENCE_SECONDS)
-
-
-def _config(folder: Path, found: Proxy, ports: tuple[int, int]) -> str:
-    """The file as it is, but for what belongs to the machine: ports, addresses and folders."""
-    text = CONFIG.read_text(encoding="utf-8")
-    places = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
-    temporary = "".join(f"    {place}_temp_path {folder}/{place};\n" for place in places)
-    # As root the workers would become `nobody`, who may not enter a folder of tests.
-    account = "user root;\n" if os.geteuid() == 0 else ""
     changes = [
-        (r"^http \{\n", f"{account}pid {folder}/nginx.pid;\nhttp {{\n{temporary}"),
         (r"app-1:8000", f"127.0.0.1:{ports[0]}"),
         (r"app-2:8000", f"127.0.0.1:{ports[1]}"),
         (r"^ *listen \[::\].*\n", ""),
         (r"listen 80;", f"listen 127.0.0.1:{found.plain_port};"),
         (r"listen 443 ", f"listen 127.0.0.1:{found.port} "),
         (r"/certificates/", f"{folder}/"),
-        (r"error_log /dev/stderr", f"error_log {found.log}"),
         (r"worker_processes auto", "worker_processes 2"),
     ]
     if _version() < HTTP2_DIRECTIVE_SINCE:
         changes.append((r"^ *http2 on;\n", ""))
-    for pattern, replacement in changes:
+    with nginx(folder, DEPLOY / "nginx.conf", changes, found.port):
+        yield found
+
+
+@contextmanager
+def nginx(folder: Path, file: Path, changes: list[tuple[str, str]], port: int) -> Iterator[None]:
+    """nginx with a file of deploy/ as it is, but for what belongs to the machine: ports, addresses and folders."""
+    text, log = file.read_text(encoding="utf-8"), folder / "nginx.log"
+    for pattern, replacement in [(r"/etc/nginx/icmp/", f"{DEPLOY}/nginx/"), *changes]:
         text, count = re.subn(pattern, replacement, text, flags=re.MULTILINE)
-        assert count, f"deploy/nginx.conf has no {pattern}"
-    return text
+        assert count, f"{file.name} has no {pattern}"
+    config = folder / "nginx.conf"
+    config.write_text(_at_home(folder, text), encoding="utf-8")
+    command = [NGINX or "nginx", "-c", str(config), "-p", str(folder), "-e", str(log), "-g", "daemon off;"]
+    with log.open("ab") as output:
+        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
+    try:
+        until(lambda: _listens(port), lambda: log.read_text(encoding="utf-8"))
+        yield
+    finally:
+        process.terminate()
+        process.wait(PATIENCE_SECONDS)
+
+
+def _at_home(folder: Path, text: str) -> str:
+    """Temporary files under the folder, unless the file says where they go."""
+    if "_temp_path" in text:
+        return text
+    places = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+    temporary = "".join(f"    {place}_temp_path {folder}/{place};\n" for place in places)
+    # As root the workers would become `nobody`, who may not enter a folder of tests.
+    account = "user root;\n" if os.geteuid() == 0 else ""
+    return text.replace("http {\n", f"{account}pid {folder}/nginx.pid;\nhttp {{\n{temporary}", 1)
 
 
 def _version() -> tuple[int, ...]:
