@@ -25,7 +25,7 @@ def port(own_database: str, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     changes = [
         (r"listen 8080", f"listen 127.0.0.1:{found}"),
         (r"127\.0\.0\.1:8000", f"127.0.0.1:{app.port}"),
-        (r"/tmp\b", str(folder)),
+        (r"/tmp\b", str(folder)),  # noqa: S108 — a pattern
         (r"set_real_ip_from 10\.0\.0\.0/8", "set_real_ip_from 127.0.0.0/8"),
     ]
     with ExitStack() as stack:

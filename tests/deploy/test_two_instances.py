@@ -89,6 +89,7 @@ class Dialogue:
     user_id: str = field(default_factory=lambda: str(uuid.uuid4()))
     said: list[str] = field(default_factory=list)
     replies: list[dict[str, Any]] = field(default_factory=list)
+    repeats: int = 0
 
     def say(self, text: str) -> None:
         """Send a message and wait for its reply."""
@@ -101,6 +102,7 @@ class Dialogue:
                 break
             assert answer is None or self._is_worth_repeating(answer), answer
             assert time.monotonic() < deadline, answer
+            self.repeats += 1
             time.sleep(0.2)
         self.said.append(text)
         self.replies.append(answer.body)
@@ -186,3 +188,22 @@ def test_a_rolling_restart_is_noticed_by_nobody_who_reads(busy_shop: Shop) -> No
             each.result()
     assert [answer.body for answer in answers if answer.status != 200] == []
     assert all(len(dialogue.replies) == 6 for dialogue in played)
+
+
+def test_killed_instances_lose_no_message_and_double_no_reply(busy_shop: Shop) -> None:
+    def kill_both_in_turn() -> None:
+        for instance in busy_shop.site.instances:
+            time.sleep(1)
+            instance.kill()
+            time.sleep(1)
+            instance.start()
+
+    played = _play(busy_shop, dialogues=6, lengths=15, meanwhile=kill_both_in_turn)
+    assert sum(dialogue.repeats for dialogue in played) > 0, "the kills hit no request"
+    for dialogue in played:
+        kept = dialogue.kept()
+        assert [each["message_content"] for each in kept if each["sender_type"] == "user"] == dialogue.said
+        assert [each["sender_type"] for each in kept] == ["user", "ai"] * len(dialogue.said)
+        assert [each["message_id"] for each in kept if each["sender_type"] == "ai"] == [
+            reply["reply_id"] for reply in dialogue.replies
+        ]
