@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import schemas
@@ -23,6 +24,18 @@ def components() -> dict[str, Any]:
 def reference(name: str, *, many: bool = False) -> dict[str, Any]:
     """The `examples` of a body."""
     return {"example": {"$ref": f"#/components/examples/{name}{'_list' if many else ''}"}}
+
+
+def events(name: str) -> str:
+    """What a stream of events looks like whose last one carries this body."""
+    body = schemas.document(name)["examples"][0]
+    told = [
+        ("stage", body["stage"]),
+        ("data", {"data": body["data"], "missing_fields": body["missing_fields"]}),
+        ("token", {"text": body["response"]}),
+        ("done", body),
+    ]
+    return "".join(f"event: {kind}\ndata: {json.dumps(value, ensure_ascii=False)}\n\n" for kind, value in told)
 
 
 def of_errors(status: str) -> dict[str, Any]:

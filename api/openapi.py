@@ -179,7 +179,8 @@ def _success(promised: Contract, status: int) -> dict[str, Any]:
     body = {"schema": schema, "examples": examples.reference(promised.gives, many=promised.many)}
     content: dict[str, Any] = {"application/json": body}
     if promised.streams and status == promised.status:
-        content["text/event-stream"] = {"schema": {"type": "string", "description": _EVENTS}}
+        shown = {"example": {"value": examples.events(promised.gives)}}
+        content["text/event-stream"] = {"schema": {"type": "string", "description": _EVENTS}, "examples": shown}
     success: dict[str, Any] = {"description": words, "content": content}
     return success | {"headers": {"Link": _LINK}} if promised.many else success
 

@@ -81,7 +81,7 @@ def _reads_an_old_turn(port: int, told: dict[str, Any]) -> bool:
     turn = shop.get(f"/api/v1/turns/{told['turn_id']}")
     messages = shop.get(f"/api/v1/conversations/{told['conversation_id']}/messages")
     texts = [each["message_content"] for each in messages.body if each["sender_type"] == "ai"]
-    return turn.body["state"] == "done" and texts[::-1] == told["responses"]
+    return (turn.body["state"], texts[::-1]) == ("done", told["responses"])
 
 
 def test_a_dump_restores_every_row_and_an_old_turn_is_read_over_the_api(
