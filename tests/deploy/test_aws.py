@@ -103,7 +103,8 @@ def test_the_app_may_do_nothing_at_aws_but_seal_and_open_data_keys(platform: dic
 def test_the_firewall_counts_what_looks_into_bodies_and_blocks_by_rate(platform: dict[str, Any]) -> None:
     (firewall,) = _of_type(platform, "AWS::WAFv2::WebACL")
     rated = [rule for rule in firewall["Rules"] if "RateBasedStatement" in rule["Statement"]]
-    assert len(rated) == 2 and all("Block" in rule["Action"] for rule in rated)
+    assert len(rated) == 3
+    assert all("Block" in rule["Action"] for rule in rated)
     groups = [rule["Statement"].get("ManagedRuleGroupStatement") for rule in firewall["Rules"]]
     counted = [each for group in groups if group for each in group.get("RuleActionOverrides", ())]
     assert all(each["ActionToUse"] == {"Count": {}} for each in counted)

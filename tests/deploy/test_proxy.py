@@ -98,7 +98,9 @@ def test_what_it_cannot_read_it_refuses_in_the_one_shape(site: Site, sent: bytes
         wrapped.sendall(sent)
         head, _, body = b"".join(iter(lambda: wrapped.recv(65536), b"")).partition(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 400 ")
-    assert json.loads(body)["error_code"] == "INVALID_REQUEST"
+    told = json.loads(body)
+    assert told["error_code"] == "INVALID_REQUEST"
+    assert f"X-Request-ID: {told['request_id']}".encode() in head
 
 
 def test_metrics_are_not_for_the_outside(site: Site) -> None:

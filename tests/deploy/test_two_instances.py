@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from tests import redis_server
 from tests.api.shop import ORDER_STATUS, SMALL_TALK
 from tests.conftest import MASTER_KEY, Answer
 from tests.deploy import instances
@@ -28,12 +29,14 @@ AGAIN = {503, 504}  # what a client repeats, with the same key
 
 @pytest.fixture(scope="module")
 def site(own_database: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    """Two instances behind the proxy, with a model that takes its time: most kills hit a turn."""
-    chosen = {"DATABASE_URL": own_database, "RATE_LIMIT_MESSAGES_PER_MINUTE": str(PER_MINUTE)}
-    with model_server.running() as model:
+    """Two instances behind the proxy, over one PostgreSQL and one Redis, with a model that takes its time: most kills
+    hit a turn."""
+    folder = tmp_path_factory.mktemp("site")
+    chosen = {"DATABASE_URL": own_database, "RATE_LIMIT_MESSAGES_PER_MINUTE": str(PER_MINUTE), "TURN_LEASE_S": "4"}
+    with model_server.running() as model, redis_server.running(folder) as buckets:
         model.script = [_think]
         chosen |= {"OPENAI_API_KEY": "sk-test", "OPENAI_BASE_URL": model.url, "OPENAI_MODEL": "m-1"}
-        with instances.site(tmp_path_factory.mktemp("site"), **chosen) as found:
+        with instances.site(folder, RATE_LIMIT_STORAGE_URI=buckets.url, **chosen) as found:
             yield found
 
 
