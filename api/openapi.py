@@ -13,7 +13,7 @@ from werkzeug.routing import Rule
 
 import auth
 import schemas
-from api import contract
+from api import contract, examples
 from api.contract import Contract
 
 routes = Blueprint("openapi", __name__)
@@ -87,7 +87,8 @@ def document(app: Flask) -> dict[str, Any]:
         "paths": _paths(app),
         "components": {
             "schemas": {name: _component(schemas.document(name)) for name in schemas.names()},
-            "responses": {status: _error(words) for status, words in _ERRORS.items()},
+            "examples": examples.components(),
+            "responses": {status: _error(status, words) for status, words in _ERRORS.items()},
             "securitySchemes": {
                 "masterKey": {"type": "http", "scheme": "bearer", "description": "ICMP_API_KEY"},
                 "businessKey": {"type": "http", "scheme": "bearer", "description": "A key of the business"},
@@ -123,7 +124,7 @@ def _operation(rule: Rule, view: Callable[..., Any], promised: Contract) -> dict
         "responses": _responses(rule, promised, access),
     }
     if promised.takes is not None:
-        content = {"application/json": {"schema": _ref(promised.takes)}}
+        content = {"application/json": {"schema": _ref(promised.takes), "examples": examples.reference(promised.takes)}}
         operation["requestBody"] = {"required": True, "content": content}
     return operation
 
@@ -161,8 +162,9 @@ def _responses(rule: Rule, promised: Contract, access: str) -> dict[str, Any]:
     return dict(sorted(responses.items()))
 
 
-def _error(words: str) -> dict[str, Any]:
-    return {"description": words, "content": {"application/json": {"schema": _ref("error")}}}
+def _error(status: str, words: str) -> dict[str, Any]:
+    body = {"schema": _ref("error"), "examples": examples.of_errors(status)}
+    return {"description": words, "content": {"application/json": body}}
 
 
 def _success(promised: Contract, status: int) -> dict[str, Any]:
@@ -174,9 +176,11 @@ def _success(promised: Contract, status: int) -> dict[str, Any]:
     schema: dict[str, Any] = _ref(promised.gives)
     if promised.many:
         schema = {"type": "array", "items": schema}
-    content: dict[str, Any] = {"application/json": {"schema": schema}}
+    body = {"schema": schema, "examples": examples.reference(promised.gives, many=promised.many)}
+    content: dict[str, Any] = {"application/json": body}
     if promised.streams and status == promised.status:
-        content["text/event-stream"] = {"schema": {"type": "string", "description": _EVENTS}}
+        shown = {"example": {"value": examples.events(promised.gives)}}
+        content["text/event-stream"] = {"schema": {"type": "string", "description": _EVENTS}, "examples": shown}
     success: dict[str, Any] = {"description": words, "content": content}
     return success | {"headers": {"Link": _LINK}} if promised.many else success
 

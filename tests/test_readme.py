@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -16,35 +13,11 @@ from flask import Flask
 
 import app as application
 from api.settings import Settings
+from tests import tours
 from tests.conftest import MASTER_KEY
 
 PROJECT = Path(__file__).resolve().parent.parent
 README = (PROJECT / "README.md").read_text(encoding="utf-8")
-STEP = re.compile(r"```bash\n(.*?)```\n```json\n(.*?)```\n", re.DOTALL)
-NEXT = "----- next block -----"
-
-
-def _run(script: str, folder: Path, address: str) -> subprocess.CompletedProcess[str]:
-    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-    return subprocess.run(
-        ["bash", "-euo", "pipefail", "-c", script],
-        cwd=folder,
-        env={"PATH": path, "ICMP": address, "NO_PROXY": "127.0.0.1"},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-
-
-def _lacking(shown: str, output: str) -> str | None:
-    """The first piece of what the README shows that the output lacks, in order; white space does not count."""
-    rest = "".join(output.split())
-    for piece in "".join(shown.split()).split("…"):
-        _, found, rest = rest.partition(piece)
-        if piece and not found:
-            return piece
-    return None
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="the tour needs curl, which this machine lacks")
@@ -53,14 +26,7 @@ def test_the_tour_answers_what_the_readme_shows(
 ) -> None:
     (tmp_path / ".env").write_text(f"ICMP_API_KEY=\nICMP_API_KEY={MASTER_KEY}\n")
     port = serve(application.create_app(replace(settings, allowed_origins=frozenset())))
-    steps = STEP.findall(README)
-    assert len(steps) == README.count("```bash") >= 8
-    finished = _run(f"echo '{NEXT}'\n".join(block for block, _ in steps), tmp_path, f"http://127.0.0.1:{port}")
-    assert (finished.returncode, finished.stderr) == (0, "")
-    outputs = finished.stdout.split(f"{NEXT}\n")
-    assert len(outputs) == len(steps)
-    for (block, shown), output in zip(steps, outputs, strict=True):
-        assert _lacking(shown, output) is None, f"{block}\nanswered\n{output}"
+    assert tours.check(README, tmp_path, {"ICMP": f"http://127.0.0.1:{port}"}) >= 8
 
 
 def test_the_configuration_table_is_env_example() -> None:

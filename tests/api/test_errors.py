@@ -12,7 +12,8 @@ from typing import Any
 import psycopg2
 import pytest
 
-from api import errors, logs
+from api import error_page, errors, logs
+from api.launch import PROJECT
 from db import DatabaseUnavailable, businesses
 from tests.conftest import Answer, Client
 
@@ -155,3 +156,8 @@ def test_every_row_of_the_table_is_a_whole_sentence_to_a_caller() -> None:
     rows = [*errors.TABLE.values(), *errors.HTTP.values(), errors.TIMED_OUT, errors.FAULT, errors.UNREADABLE]
     assert all(row.message and row.remediation and 400 <= row.status < 600 for row in rows)
     assert len({(row.status, row.message) for row in rows}) == len(rows)
+
+
+def test_the_checked_in_list_of_errors_is_fresh() -> None:
+    stored = (PROJECT / "docs" / "errors.md").read_text(encoding="utf-8")
+    assert stored == error_page.text(), "stale: run `flask --app app list-errors docs/errors.md`"

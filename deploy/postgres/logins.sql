@@ -1,0 +1,20 @@
+-- The two logins of production, made once by an administrator of the server, before the first migration:
+--   icmp_owner  owns the database and runs migrations (MIGRATION_DATABASE_URL)
+--   icmp_web    is the app's (DATABASE_URL, DB_USER); it has nothing but the role icmp_app
+-- psql --set=owner_password=… --set=web_password=… --set=database=icmp --file=deploy/postgres/logins.sql "$ADMIN_URL"
+\set ON_ERROR_STOP on
+
+CREATE ROLE icmp_app NOLOGIN;
+CREATE ROLE icmp_lookup NOLOGIN;
+CREATE ROLE icmp_owner LOGIN PASSWORD :'owner_password';
+CREATE ROLE icmp_web LOGIN PASSWORD :'web_password';
+
+-- The owner becomes icmp_lookup to hand it the functions that it owns; neither login inherits anything.
+GRANT icmp_app, icmp_lookup TO icmp_owner WITH SET TRUE, INHERIT FALSE;
+GRANT icmp_app TO icmp_web WITH SET TRUE, INHERIT FALSE;
+
+-- An administrator who is no superuser (RDS) must be a member of the new owner.
+GRANT icmp_owner TO CURRENT_USER;
+ALTER DATABASE :"database" OWNER TO icmp_owner;
+REVOKE ALL ON DATABASE :"database" FROM PUBLIC;
+GRANT CONNECT ON DATABASE :"database" TO icmp_web;
