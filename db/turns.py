@@ -30,7 +30,6 @@ _STEP_TYPES = {
     "latency_ms": "double precision",
 }
 STEP_COLUMNS = ", ".join(_STEP_TYPES)
-_INSERTED = f"business_id, turn_id, position, content, {STEP_COLUMNS}"
 _SECRET = ("prompt", "raw_outputs", "output", "verdict")
 
 
@@ -97,7 +96,9 @@ def insert_steps(conn: Connection, mine: Claim, cipher: Cipher, steps: Sequence[
     """The steps of a turn in the order they were finished, from position `first` on, in one statement."""
     if steps:
         rows, values = _rows(mine, cipher, steps, first)
-        execute(conn, f"INSERT INTO turn_steps ({_INSERTED}) {rows}", values)
+        execute(
+            conn, f"INSERT INTO turn_steps (business_id, turn_id, position, content, {STEP_COLUMNS}) {rows}", values
+        )
 
 
 def checkpoint(database: Database, mine: Claim, cipher: Cipher, steps: Sequence[Step], first: int) -> bool:
@@ -110,7 +111,7 @@ def checkpoint(database: Database, mine: Claim, cipher: Cipher, steps: Sequence[
             "SET LOCAL synchronous_commit = off;"
             " WITH mine AS (SELECT 1 FROM turns WHERE business_id = %(business_id)s AND turn_id = %(turn_id)s"
             "  AND epoch = %(epoch)s AND state = 'open' FOR UPDATE)"
-            f" INSERT INTO turn_steps ({_INSERTED}) SELECT given.* FROM mine, ({rows}) given RETURNING position",
+            f" INSERT INTO turn_steps (business_id, turn_id, position, content, {STEP_COLUMNS}) SELECT given.* FROM mine, ({rows}) given RETURNING position",
             values | mine.named,
         )
     )
