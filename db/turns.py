@@ -111,7 +111,8 @@ def checkpoint(database: Database, mine: Claim, cipher: Cipher, steps: Sequence[
             "SET LOCAL synchronous_commit = off;"
             " WITH mine AS (SELECT 1 FROM turns WHERE business_id = %(business_id)s AND turn_id = %(turn_id)s"
             "  AND epoch = %(epoch)s AND state = 'open' FOR UPDATE)"
-            f" INSERT INTO turn_steps (business_id, turn_id, position, content, {STEP_COLUMNS}) SELECT given.* FROM mine, ({rows}) given RETURNING position",
+            f" INSERT INTO turn_steps (business_id, turn_id, position, content, {STEP_COLUMNS})"
+            f" SELECT given.* FROM mine, ({rows}) given RETURNING position",
             values | mine.named,
         )
     )
