@@ -25,8 +25,9 @@ _FILTERS: dict[str, dict[str, Any]] = {
 @auth.allow_global
 @contract.contract(gives="audit_entry", many=True, query=paging.QUERY | _FILTERS)
 def get_audit(business_id: str | None, query: dict[str, Any]) -> Reply:
-    """What was changed and by whom, newest first; the master without a business sees all uses of the master key and
-    what concerns the platform."""
+    """What was changed and by whom, newest first.
+
+    The master without a business sees every use of the master key, and what concerns the platform."""
     page, filters = paging.page_of(query), paging.filters_of(query)
     # Not `tenant`: the trail of a deleted business stays readable for the master.
     with parts().database.transaction(business_id) as conn:

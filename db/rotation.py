@@ -35,7 +35,7 @@ class Rotation:
         """Put every wrapped key that is not under the active wrapping key under it."""
         for name in SECRETS:
             row = self._one(None, "SELECT wrapped, wrapping_key_id FROM platform_secrets WHERE secret_name = %s", name)
-            if row is not None and row[1] != self.keyring.active_id:
+            if row is not None:
                 self._rewrap(row, name, lambda *values, name=name: self._store_secret(name, *values), "secrets")
         for business_id, data_key_id in self._keys_to_wrap():
             self._rewrap_data_key(business_id, data_key_id)
@@ -78,6 +78,8 @@ class Rotation:
 
     def _rewrap(self, row: tuple[Any, ...], purpose: str, store: Callable[[bytes, bytes], bool], kind: str) -> None:
         old = bytes(row[0])
+        if row[1] == self.keyring.active_id:
+            return
         try:
             key = self.keyring.unwrap(old, row[1], purpose)
         except Undecryptable as fault:
