@@ -42,8 +42,8 @@ class Served:
 @contextmanager
 def running(folder: Path, database_url: str, **environment: str) -> Iterator[Served]:
     """The app on a free port until the end of the block."""
-    chosen = ENVIRONMENT | {"DATABASE_URL": database_url, "LOG_LEVEL": "INFO"} | environment
-    settings = replace(from_environment(chosen), port=0, web_concurrency=1)
+    chosen = ENVIRONMENT | {"DATABASE_URL": database_url, "LOG_LEVEL": "INFO", "WEB_CONCURRENCY": "1"} | environment
+    settings = replace(from_environment(chosen), port=0)
     log = folder / "log"
     with log.open("wb") as output:
         process = subprocess.Popen(

@@ -43,7 +43,7 @@ def _entries(client: Client, query: str = "") -> list[dict[str, Any]]:
 
 def _walk(client: Client) -> dict[str, str]:
     """One change of each kind: the target by action."""
-    targets = {}
+    targets: dict[str, str] = {}
     made = {
         "agents": {"agent_name": "Kim"},
         "templates": {"template_id": "own.reply", "kind": "response_generation", "text": "Be brief."},
