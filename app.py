@@ -19,7 +19,7 @@ from api.bodies import StrictRequest
 from api.parts import Parts
 from api.serving import GRACE_SECONDS
 from api.settings import BadSetting, Settings, from_environment
-from db import cipher, keys
+from db import keys
 from nlp import egress, llm, offline, side_by_side
 
 log = logging.getLogger(__name__)
@@ -35,7 +35,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     app.url_map.strict_slashes = False
     app.url_map.merge_slashes = False
     database = db.Database(chosen.database_url, pool_size=chosen.db_pool_size)
-    key_store = keys.KeyStore(cipher.Keyring.of(chosen.encryption_keys))
+    key_store = keys.KeyStore(chosen.keyring())
     threads = side_by_side.Threads(chosen.web_threads)
     api_calls = egress.Egress(chosen.api_call_allowed_hosts)
     watch = keeper.Keeper(database, lease_s=chosen.turn_lease_s, longest_s=chosen.turn_timeout_s + GRACE_SECONDS)

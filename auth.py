@@ -10,6 +10,7 @@ import string
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, TypeVar, cast
 
 from flask import current_app, g, request
@@ -43,6 +44,7 @@ RIGHTS: dict[str, tuple[frozenset[str], frozenset[str]]] = {
     "ledger": (_STAFF, _NOBODY),
     "events": (_AUDIT, _NOBODY),
     "stage_try": (_NOBODY, _ADMINS),
+    "audit": (_AUDIT, _NOBODY),
     "keys": (_OWNER, _OWNER),
     "login": (_STAFF, _STAFF),  # a person's own
 }
@@ -63,7 +65,7 @@ class BusinessNotNamed(Exception):
 @dataclass(frozen=True)
 class Caller:
     """Who sent the request: the master (business_id is None), a business by one of its keys, or a user of a business
-    in a role."""
+    in a role. `expires_at` is when the key ends, if it does."""
 
     kind: str
     business_id: str | None = None
@@ -73,6 +75,7 @@ class Caller:
     user_session_id: str | None = None
     role: str | None = None
     is_stale: bool = False
+    expires_at: datetime | None = None
 
     @property
     def is_master(self) -> bool:

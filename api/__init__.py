@@ -6,6 +6,7 @@ from flask import Blueprint, Flask
 
 from api import (
     agents,
+    audit,
     businesses,
     config,
     conversations,
@@ -26,6 +27,7 @@ from api import (
     stage_try,
     stages,
     templates,
+    trail,
     users,
 )
 
@@ -46,6 +48,7 @@ RESOURCES = (
     services,
     orders,
     config,
+    audit,
 )
 
 
@@ -54,6 +57,7 @@ def register(app: Flask) -> None:
     logs.register(app)
     errors.register(app)
     headers.register(app)
+    trail.register(app)
     versioned = Blueprint("v1", __name__, url_prefix="/api/v1")
     for resource in RESOURCES:
         versioned.register_blueprint(resource.routes)

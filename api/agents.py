@@ -8,7 +8,7 @@ from typing import Any
 from flask import Blueprint
 
 import auth
-from api import contract, paging
+from api import contract, paging, trail
 from api.contract import Reply
 from api.parts import tenant
 from db import agents
@@ -21,7 +21,7 @@ routes = Blueprint("agents", __name__)
 @contract.contract(takes="agent_create", gives="agent", status=201)
 def post_agent(business_id: str, body: dict[str, Any]) -> Reply:
     """Create an agent; a default one takes the place of the default before."""
-    agent_id = str(uuid.uuid4())
+    agent_id = trail.about(str(uuid.uuid4()))
     with tenant(business_id) as conn:
         agents.insert(conn, business_id, _fields(body) | {"agent_id": agent_id})
         agent = agents.get(conn, business_id, agent_id)

@@ -9,7 +9,7 @@ from flask import Blueprint
 
 import auth
 import db
-from api import contract, keys, paging, passwords
+from api import contract, keys, paging, passwords, trail
 from api.contract import Reply
 from api.parts import cipher, parts, tenant
 from db import businesses, users
@@ -39,7 +39,8 @@ def onboard(body: dict[str, Any]) -> dict[str, Any]:
         parts().key_store.create(conn, business_id)
         if body.get("owner"):
             _give_login(conn, business_id, owner_id, body["owner"], password_hash)
-        secret, _ = keys.issue(conn, business_id, name="first key", expires_at=None)
+        secret, _ = keys.issue(conn, business_id, str(uuid.uuid4()), name="first key", expires_at=None)
+        trail.record(conn, business_id, "businesses.create", target_id=business_id, fields=trail.names(body))
         return _shown(businesses.get(conn, business_id)) | {"api_key": secret}
 
 
@@ -78,8 +79,12 @@ def patch_business(business_id: str, body: dict[str, Any]) -> dict[str, Any]:
 @auth.require_api_key
 @contract.contract(status=204)
 def delete_business(business_id: str) -> None:
-    """Delete a business with everything it has; without its data key nothing of it can be read any more."""
+    """Delete a business with everything it has; without its data keys nothing of it can be read any more."""
+    # First what nobody can wait for, and for good: whatever becomes of the rows, from here on they are unreadable.
     with tenant(business_id) as conn:
+        parts().key_store.destroy(conn, business_id)
+        businesses.lock_out(conn, business_id)
+    with parts().database.transaction(business_id) as conn:
         businesses.delete(conn, business_id)
     parts().key_store.forget(business_id)
 

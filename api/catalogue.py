@@ -7,7 +7,7 @@ import uuid
 from collections.abc import Mapping
 from typing import Any
 
-from api import money, paging
+from api import money, paging, trail
 from api.contract import Reply
 from api.errors import InvalidRequest
 from api.parts import tenant
@@ -22,7 +22,7 @@ MAX_ATTRIBUTE_BYTES = 16 * 1024
 
 def post(shelf: Shelf[Row], business_id: str, body: Mapping[str, Any]) -> Reply:
     """Put a new row on the shelf."""
-    row_id = str(uuid.uuid4())
+    row_id = trail.about(str(uuid.uuid4()))
     fields = checked(body, price=None, currency=None)
     with tenant(business_id) as conn:
         shelf.insert(conn, business_id, fields | {shelf.key: row_id})

@@ -12,10 +12,10 @@ from flask import Flask, current_app
 from flask.cli import with_appcontext
 
 import db
-from api import bodies, businesses, config, config_document, config_file, contract, error_page, openapi, postman
+from api import bodies, businesses, config, config_document, config_file, contract, error_page, openapi, postman, trail
 from api.errors import InvalidRequest
 from api.parts import parts
-from db import migrate
+from db import migrate, rotation
 
 
 def register(app: Flask) -> None:
@@ -27,6 +27,7 @@ def register(app: Flask) -> None:
     app.cli.add_command(write_errors)
     app.cli.add_command(export_config)
     app.cli.add_command(import_config)
+    app.cli.add_command(rotate_keys)
 
 
 @click.command("migrate")
@@ -101,9 +102,33 @@ def import_config(business_id: uuid.UUID, file: BinaryIO, dry_run: bool) -> None
         document = contract.checked_body("config", config_file.parsed(file.read(bodies.MAX_BYTES + 1)))
         with parts().database.transaction(str(business_id)) as conn:
             found = config.replace(conn, str(business_id), document, dry_run=dry_run)
+            if not dry_run:
+                trail.record(conn, str(business_id), "config.replace", fields=config_document.sections_changed(found))
     for line in _lines(found):
         click.echo(line)
     click.echo("dry run: nothing was changed" if dry_run else "done")
+
+
+@click.command("rotate-keys")
+@click.option("--new-data-keys", is_flag=True, help="Make a new data key for each business as well.")
+@with_appcontext
+def rotate_keys(new_data_keys: bool) -> None:
+    """Put every stored key under the active wrapping key; safe while the app serves, and from many places at once."""
+    run = rotation.Rotation(parts().database, parts().key_store.keyring)
+    try:
+        run.rewrap_all()
+        if new_data_keys:
+            run.renew_all()
+        with parts().database.transaction(None) as conn:
+            trail.record(conn, None, "data_keys.rotate", fields=sorted(run.counts))
+    except (db.DatabaseUnavailable, db.KeysUnavailable) as problem:
+        raise click.ClickException(f"{problem}; done so far: {dict(run.counts)}; run it again") from None
+    click.echo(f"platform secrets wrapped anew: {run.counts['secrets']}")
+    click.echo(f"data keys wrapped anew: {run.counts['data_keys']}")
+    if new_data_keys:
+        click.echo(f"data keys made: {run.counts['new_data_keys']}, in use in {rotation.SPREAD_SECONDS:.0f} seconds")
+    if run.faults:
+        raise click.ClickException("; ".join(f"{count} cannot be opened: {why}" for why, count in run.faults.items()))
 
 
 @contextmanager

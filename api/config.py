@@ -12,7 +12,7 @@ from flask import Blueprint
 
 import auth
 import db
-from api import catalogue, config_document, contract, stage_forms
+from api import catalogue, config_document, contract, stage_forms, trail
 from api.config_document import Item, Setup
 from api.errors import InvalidRequest
 from api.parts import cipher, tenant
@@ -52,7 +52,9 @@ def get_config(business_id: str) -> dict[str, Any]:
 def put_config(business_id: str, body: dict[str, Any], query: dict[str, Any]) -> dict[str, Any]:
     """Make the set-up what the document says, all of it or nothing, and tell what that changed."""
     with tenant(business_id) as conn:
-        return replace(conn, business_id, body, dry_run=query.get("dry_run", False))
+        found = replace(conn, business_id, body, dry_run=query.get("dry_run", False))
+        trail.touched([] if query.get("dry_run") else config_document.sections_changed(found))
+        return found
 
 
 def exported(conn: db.Connection, business_id: str) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from nlp.errors import BadLookUp, BadSchema, BadTemplate
 
 VERSION = 1
 SECTIONS = ("agents", "templates", "stages", "products", "services")
+_DIFFERENT = ("created", "changed", "deleted")
 Item = dict[str, Any]
 
 _NEEDED: Any = object()
@@ -100,6 +101,11 @@ def difference(old: Setup, new: Setup) -> dict[str, Any]:
         outcome["deleted"][section] = sorted({*before} - {*after})
         outcome["unchanged"][section] = [name for name, found in fields.items() if not found]
     return outcome
+
+
+def sections_changed(found: Mapping[str, Any]) -> list[str]:
+    """The sections in which a difference is one."""
+    return [name for name in ("business", *SECTIONS) if any(found[kind].get(name) for kind in _DIFFERENT)]
 
 
 def checked(document: Mapping[str, Any], find_global: Callable[[str], Template | None]) -> Setup:

@@ -21,6 +21,8 @@ def completed(environment: Mapping[str, str], path: Path) -> dict[str, str]:
     """`environment` over the lines of `path`; missing secrets are made and appended to the file."""
     merged = _merged(environment, path)
     missing = [name for name in GENERATED if not merged.get(name, "").strip()]
+    if merged.get("KMS_KEY_ID", "").strip():
+        missing = [name for name in missing if name != "ENCRYPTION_KEY"]
     if not missing:
         return merged
     _append(path, [f"{name}={GENERATED[name]()}" for name in missing])

@@ -11,10 +11,13 @@ from werkzeug.routing import RequestRedirect
 
 import auth
 import db
+from api import metrics
+from db.cipher import Undecryptable
 from db.rate_buckets import BucketsUnavailable
 from nlp.errors import BadLookUp, BadSchema, BadTemplate, ModelUnavailable
 
 log = logging.getLogger(__name__)
+security = logging.getLogger("icmp.security")
 
 
 class InvalidRequest(Exception):
@@ -126,6 +129,10 @@ TABLE: dict[type[Exception], Row] = {
         503, "DATABASE_UNAVAILABLE", "The limits cannot be checked at the moment", "Try again shortly",
         "The store of the limits cannot be reached, and logins are never unlimited",
     ),
+    db.KeysUnavailable: Row(
+        503, "SERVER_ERROR", "The key management service cannot be used at the moment", "Try again shortly",
+        "Encrypted data cannot be opened or sealed now",
+    ),
     ModelUnavailable: Row(
         503, "LLM_UNAVAILABLE", "The model cannot be used at the moment", "Try again after Retry-After seconds",
         "The message was kept; no reply could be made",
@@ -179,6 +186,9 @@ def told(error: Exception) -> dict[str, Any]:
     """The body for any exception; faults go to the log with their stack trace."""
     row = row_of(error)
     g.error_code = row.error_code
+    if isinstance(error, Undecryptable):
+        metrics.SECURITY_EVENTS.labels(kind="decrypt_failed").inc()
+        security.error("stored data does not fit its keys", extra={"kind": "decrypt_failed"})
     if row is FAULT:
         log.error("fault", exc_info=error)
     elif row.status >= 500:

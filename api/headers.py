@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from flask import Flask, Response, request
+from datetime import UTC, datetime, timedelta
 
-from api import proxies
+from flask import Flask, Response, g, request
+
+import auth
+from api import contract, proxies
 from api.parts import Parts, parts
 
+_WARN_BEFORE = timedelta(days=14)
 _METHODS = "GET, POST, PUT, PATCH, DELETE"
 _HEADERS = "Authorization, Content-Type, Idempotency-Key, X-Request-ID"
 _EXPOSED = (
     "Idempotent-Replayed, Link, Location, RateLimit-Limit, RateLimit-Remaining, RateLimit-Reset, Retry-After, "
-    "X-Request-ID"
+    "X-ICMP-Key-Expires, X-Request-ID"
 )
 _CAREFUL = {
     "X-Content-Type-Options": "nosniff",
@@ -40,7 +44,15 @@ def register(app: Flask) -> None:
         response.headers.setdefault("Content-Security-Policy", policy)
         if request.is_secure:
             response.headers["Strict-Transport-Security"] = "max-age=31536000"
+        _warn_of_end(response)
         return _cors(response)
+
+
+def _warn_of_end(response: Response) -> None:
+    """A key that soon ends says so on each answer, while there is time to make another."""
+    caller: auth.Caller | None = g.get("caller")
+    if caller and caller.expires_at and caller.expires_at - datetime.now(UTC) < _WARN_BEFORE:
+        response.headers["X-ICMP-Key-Expires"] = contract.shown(caller.expires_at)
 
 
 def _cors(response: Response) -> Response:

@@ -10,7 +10,7 @@ from flask import Blueprint
 
 import auth
 import db
-from api import contract, paging
+from api import contract, paging, trail
 from api.contract import Reply
 from api.errors import InvalidRequest
 from api.parts import parts, tenant
@@ -28,7 +28,8 @@ def post_api_key(business_id: str, body: dict[str, Any]) -> Reply:
     if expires_at is not None and expires_at <= datetime.now(UTC):
         raise InvalidRequest(f"expires_at: {body['expires_at']} is past", "Send a time in the future")
     with tenant(business_id) as conn:
-        secret, key = issue(conn, business_id, name=body.get("name", "key"), expires_at=expires_at)
+        key_id = trail.about(str(uuid.uuid4()))
+        secret, key = issue(conn, business_id, key_id, name=body.get("name", "key"), expires_at=expires_at)
         if "expire_others_in_s" in body:
             api_keys.expire_others(conn, business_id, key.key_id, body["expire_others_in_s"])
     location = f"/api/v1/businesses/{business_id}/api-keys/{key.key_id}"
@@ -56,14 +57,14 @@ def delete_api_key(business_id: str, key_id: str) -> None:
 
 
 def issue(
-    conn: db.Connection, business_id: str, *, name: str, expires_at: datetime | None
+    conn: db.Connection, business_id: str, key_id: str, *, name: str, expires_at: datetime | None
 ) -> tuple[str, api_keys.ApiKey]:
     """A new key of the business: the secret, which is not kept, and its row."""
     secret = auth.make_key("biz")
     key = api_keys.insert(
         conn,
         business_id,
-        str(uuid.uuid4()),
+        key_id,
         name=name,
         key_hash=auth.hash_of(parts().key_store.platform(conn).pepper, secret),
         last4=secret[-4:],

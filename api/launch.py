@@ -18,7 +18,7 @@ import db
 from api import demo, env_file, serving, settings
 from api.settings import BadSetting, Settings
 from db import embedded, keys, migrate, ownership
-from db.cipher import Keyring, Undecryptable
+from db.cipher import Undecryptable
 
 PROJECT = Path(__file__).resolve().parent.parent
 READY_SECONDS = 60
@@ -229,9 +229,11 @@ def _check_database(chosen: Settings, environment: Mapping[str, str]) -> None:
     database = db.Database(chosen.database_url, pool_size=1)
     try:
         with database.transaction(None) as conn:
-            keys.KeyStore(Keyring.of(chosen.encryption_keys)).platform(conn)
+            keys.KeyStore(chosen.keyring()).check(conn)
     except Undecryptable as problem:
         raise StartFailed(f"ENCRYPTION_KEY does not fit the data ({problem}); put the former one back") from problem
+    except db.KeysUnavailable as problem:
+        raise StartFailed(f"KMS_KEY_ID: {problem}") from problem
     except Exception as problem:  # as above
         raise StartFailed(f"{_variable(environment)}: no connection: {_reason(problem)}") from problem
     finally:

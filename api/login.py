@@ -9,10 +9,11 @@ from flask import Blueprint, Response, current_app, g, request
 
 import auth
 import db
-from api import contract, passwords, save_config
+from api import contract, passwords, save_config, trail
 from api.errors import InvalidRequest, LoginRefused
 from api.parts import cipher, parts, tenant
 from db import user_sessions, users
+from db.cipher import keyed_hash
 
 routes = Blueprint("login", __name__)
 
@@ -26,6 +27,7 @@ def post_login(body: dict[str, Any]) -> Response:
     with parts().database.transaction(None) as conn:
         login = users.find_login(conn, parts().key_store.platform(conn).pepper, body["email"])
     if not passwords.fits(body["password"], login.password_hash if login else None) or login is None:
+        _note_refusal(body["email"])
         raise LoginRefused
     business_id, role = _membership(login, body.get("business_id"))
     g.business_id, g.user_id = business_id, login.user_id
@@ -41,6 +43,7 @@ def post_login(body: dict[str, Any]) -> Response:
             hours=auth.COOKIE_HOURS,
         )
         user = _shown(conn, business_id, login.user_id, role)
+        trail.record(conn, business_id, "login.create", user_id=login.user_id)
     response = contract.json_response(contract.shown({"token": token, "expires_at": expires_at, "user": user}))
     response.set_cookie(auth.USER_COOKIE, token, max_age=auth.COOKIE_HOURS * 3600, **save_config.cookie_attributes())
     return response
@@ -90,6 +93,14 @@ def _membership(login: users.Login, wanted: str | None) -> tuple[str, str]:
     if len(staff) > 1:
         raise InvalidRequest(f"business_id: missing; one of {', '.join(staff)}", "Name the business to log in to")
     return next(iter(staff.items()))
+
+
+def _note_refusal(address: str) -> None:
+    """The same for every address, known or not: a keyed hash tells tries at one address from tries at many."""
+    with parts().database.transaction(None) as conn:
+        pepper = parts().key_store.platform(conn).pepper
+    target_id = keyed_hash(pepper, f"audit_email:{address.strip().lower()}").hex()[:16]
+    trail.note("login.create", target_id=target_id)
 
 
 def _shown(conn: db.Connection, business_id: str, user_id: str | None, role: str | None) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from flask import current_app, g
 
 import auth
 import db
+from api import trail
 from api.bell import Bell
 from api.keeper import Keeper
 from api.settings import Settings
@@ -51,7 +52,17 @@ def tenant(business_id: str) -> Iterator[db.Connection]:
     with parts().database.transaction(business_id) as conn:
         if auth.caller().is_master and not businesses.known(conn, [business_id]):
             raise db.NotFound
+        g.audit_scope = business_id
         yield conn
+        trail.record_change(conn, business_id)
+
+
+@contextmanager
+def platform() -> Iterator[db.Connection]:
+    """A transaction on what belongs to no business."""
+    with parts().database.transaction(None) as conn:
+        yield conn
+        trail.record_change(conn, None)
 
 
 def cipher(conn: db.Connection, business_id: str) -> Cipher:

@@ -59,8 +59,11 @@ def _checks() -> dict[str, str]:
 
 def _encryption_key(conn: db.Connection) -> str:
     try:
-        parts().key_store.platform(conn)
+        parts().key_store.check(conn)
     except Undecryptable as error:
-        log.error("ENCRYPTION_KEY does not fit the data: %s", error)
+        log.error("the encryption key does not fit the data: %s", error)
         return "does not fit the data"
+    except db.KeysUnavailable as error:
+        log.warning("%s", error)
+        return "unavailable"
     return "ok"

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import base64
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from urllib.parse import SplitResult, quote, urlsplit
 
-from db import redis_buckets
+from db import kms, redis_buckets
+from db.cipher import Keyring
 from nlp import addresses
 
 Network = IPv4Network | IPv6Network
 OFFLINE_MODEL = "icmp-offline"
 DEFAULT_MODEL = "gpt-5.4-mini"
 _PORTS = {"http": 80, "https": 443}
+_KEY_ARN = re.compile(r"arn:aws[a-z-]*:kms:[a-z0-9-]+:\d{12}:key/[A-Za-z0-9-]+")
 
 
 class BadSetting(Exception):
@@ -27,7 +30,10 @@ class Settings:
     """Everything the process is told from outside. Times in seconds unless the name says minutes."""
 
     icmp_api_key: str
-    encryption_keys: tuple[tuple[str, bytes], ...]  # (key id, 32 bytes); the first one encrypts
+    encryption_keys: tuple[tuple[str, bytes], ...]  # (key id, 32 bytes); the first one wraps, unless KMS does
+    kms_key_id: str | None
+    kms_unwrap_key_ids: tuple[str, ...]
+    kms_endpoint_url: str | None
     database_url: str
     migration_database_url: str
     openai_api_key: str | None
@@ -61,6 +67,10 @@ class Settings:
         """True when the offline model answers: no key and no other server is set."""
         return self.openai_api_key is None and self.openai_base_url is None
 
+    def keyring(self) -> Keyring:
+        """The wrapping keys of ENCRYPTION_KEY and KMS; asks nobody yet."""
+        return kms.keyring(self.encryption_keys, self.kms_key_id, self.kms_unwrap_key_ids, self.kms_endpoint_url)
+
 
 def from_environment(env: Mapping[str, str]) -> Settings:
     """Read every setting from `env`; raises BadSetting with one line naming the variable at fault."""
@@ -71,6 +81,9 @@ def from_environment(env: Mapping[str, str]) -> Settings:
     return Settings(
         icmp_api_key=_master_key(reader),
         encryption_keys=_encryption_keys(reader),
+        kms_key_id=next(iter(_key_arns(reader, "KMS_KEY_ID")), None),
+        kms_unwrap_key_ids=_key_arns(reader, "KMS_UNWRAP_KEY_IDS"),
+        kms_endpoint_url=reader.url("KMS_ENDPOINT_URL"),
         database_url=database_url,
         migration_database_url=reader.database_url("MIGRATION_DATABASE_URL") or database_url,
         openai_api_key=openai_api_key,
@@ -170,11 +183,10 @@ def _master_key(reader: _Reader) -> str:
 
 
 def _encryption_keys(reader: _Reader) -> tuple[tuple[str, bytes], ...]:
-    text = reader.text("ENCRYPTION_KEY")
-    if text is None:
-        raise BadSetting("ENCRYPTION_KEY is missing: set id:base64 of 32 random bytes")
-    keys = []
-    for part in text.split(","):
+    text, keys = reader.text("ENCRYPTION_KEY"), []
+    if text is None and reader.text("KMS_KEY_ID") is None:
+        raise BadSetting("ENCRYPTION_KEY is missing: set id:base64 of 32 random bytes, or KMS_KEY_ID")
+    for part in text.split(",") if text else []:
         key_id, _, encoded = part.strip().partition(":")
         try:
             key = base64.b64decode(encoded, validate=True)
@@ -186,6 +198,17 @@ def _encryption_keys(reader: _Reader) -> tuple[tuple[str, bytes], ...]:
     if len({key_id for key_id, _ in keys}) != len(keys):
         raise BadSetting("ENCRYPTION_KEY names one key id twice")
     return tuple(keys)
+
+
+def _key_arns(reader: _Reader, name: str) -> tuple[str, ...]:
+    """ARNs of keys of AWS KMS. An alias would not do: it may name another key tomorrow."""
+    arns = reader.parts(name)
+    for arn in arns:
+        if not _KEY_ARN.fullmatch(arn):
+            raise BadSetting(f"{name} holds {arn!r}; write arn:aws:kms:<region>:<account>:key/<id>")
+    if name == "KMS_KEY_ID" and len(arns) > 1:
+        raise BadSetting("KMS_KEY_ID names one key; former ones belong into KMS_UNWRAP_KEY_IDS")
+    return tuple(arns)
 
 
 def _database_url(reader: _Reader) -> str:

@@ -9,7 +9,7 @@ from flask import Blueprint
 
 import auth
 import db
-from api import contract, paging, stage_forms
+from api import contract, paging, stage_forms, trail
 from api.contract import Reply
 from api.errors import InvalidRequest
 from api.parts import cipher, tenant
@@ -25,7 +25,7 @@ _PLAIN = ("agent_id", "stage_name", "stage_type", "stage_description", "stage_se
 @contract.contract(takes="stage_create", gives="stage", status=201)
 def post_stage(business_id: str, body: dict[str, Any]) -> Reply:
     """Create a stage, in the full form or in the flat form of three prompt texts."""
-    stage_id = str(uuid.uuid4())
+    stage_id = trail.about(str(uuid.uuid4()))
     flat = stage_forms.flat_texts(body, is_new=True)
     given = {name: stage_forms.completed(name, body.get(name)) for name in stage_forms.SECTIONS}
     sections = given | {kind: stage_forms.flat_section(kind, stage_id) for kind in flat}

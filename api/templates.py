@@ -8,10 +8,10 @@ from flask import Blueprint
 
 import auth
 import db
-from api import contract, paging
+from api import contract, paging, trail
 from api.contract import Reply
 from api.errors import InvalidRequest
-from api.parts import parts, tenant
+from api.parts import platform, tenant
 from db import templates
 from nlp import templates as texts
 
@@ -25,7 +25,7 @@ _VERSION = {"version": {"type": "integer", "minimum": 1, "maximum": 2_000_000_00
 def post_template(business_id: str | None, body: dict[str, Any]) -> Reply:
     """Save a new template; the master key without a business saves a global one."""
     fields = {
-        "template_id": body["template_id"],
+        "template_id": trail.about(body["template_id"]),
         "kind": body["kind"],
         "version": 1,
         "text": body["text"],
@@ -166,4 +166,4 @@ def _own_names(variables: list[str]) -> list[str]:
 
 
 def _scope(business_id: str | None) -> Any:
-    return parts().database.transaction(None) if business_id is None else tenant(business_id)
+    return platform() if business_id is None else tenant(business_id)

@@ -10,7 +10,7 @@ from flask import Blueprint
 
 import auth
 import db
-from api import contract, limits, paging, passwords
+from api import contract, limits, paging, passwords, trail
 from api.contract import Reply
 from api.errors import InvalidRequest
 from api.parts import cipher, parts, tenant
@@ -27,7 +27,8 @@ _LOGIN = {"login_email", "password", "current_password"}
 @contract.contract(takes="user_create", gives="user", status=201, other_statuses=(503,))
 def post_user(business_id: str, body: dict[str, Any]) -> Reply:
     """Make a person known to the business; `email` and `password` together give a login to who has none."""
-    user_id, role = str(uuid.UUID(body.get("user_id") or str(uuid.uuid4()))), body.get("role", "customer")
+    user_id = trail.about(str(uuid.UUID(body.get("user_id") or str(uuid.uuid4()))))
+    role = body.get("role", "customer")
     _check_rank(role)
     if "password" in body and not body.get("email"):
         raise InvalidRequest("email: missing, but there is a password", "Send both, or neither")
@@ -137,7 +138,7 @@ def _check_current_password(business_id: str, user_id: str, password: str | None
     if password is None:
         raise InvalidRequest("current_password: missing", "Send the password that you log in with now")
     limits.spend("login")
-    with tenant(business_id) as conn:
+    with parts().database.transaction(business_id) as conn:
         login = users.find_own_login(conn, user_id)
     if not passwords.fits(password, login.password_hash if login else None):
         raise auth.Forbidden("current_password is wrong")

@@ -12,13 +12,14 @@ import psycopg2.extensions
 import psycopg2.extras
 
 from db import pool
-from db.errors import Conflict, DatabaseUnavailable, NotFound, translated
+from db.errors import Conflict, DatabaseUnavailable, KeysUnavailable, NotFound, translated
 
 __all__ = [
     "Conflict",
     "Connection",
     "Database",
     "DatabaseUnavailable",
+    "KeysUnavailable",
     "NotFound",
     "execute",
     "fetch_all",

@@ -27,11 +27,12 @@ class ApiKey:
 
 @dataclass(frozen=True)
 class Holder:
-    """Whose key it is; `is_stale` when its last use should be written down again."""
+    """Whose key it is; `is_stale` when its last use should be written down again; when it ends, if it does."""
 
     business_id: str
     key_id: str
     is_stale: bool
+    expires_at: datetime | None
 
 
 def insert(
@@ -58,7 +59,7 @@ def insert(
 
 def find_holder(conn: Connection, key_hash: bytes) -> Holder | None:
     """Whose live key has this hash, across all businesses."""
-    row = fetch_one(conn, "SELECT business_id, key_id, is_stale FROM find_api_key(%s)", [key_hash])
+    row = fetch_one(conn, "SELECT business_id, key_id, is_stale, expires_at FROM find_live_key(%s)", [key_hash])
     return None if row is None else Holder(*row)
 
 

@@ -1,4 +1,4 @@
-"""Envelope encryption of columns: AES-256-GCM with a data key per business, wrapped by a key from outside."""
+"""Envelope encryption of columns: AES-256-GCM with data keys per business, wrapped by a key from outside."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import os
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -41,27 +41,59 @@ def unseal(key: AESGCM, sealed: bytes, associated: bytes) -> bytes:
         raise Undecryptable("wrong key, or the value was moved or altered") from error
 
 
+class WrappingKey(Protocol):
+    """A key from outside that seals other keys, bound to what they are for: a business's id or a secret's name."""
+
+    def wrap(self, key: bytes, purpose: str) -> bytes:
+        """The key, sealed. Raises KeysUnavailable."""
+
+    def unwrap(self, wrapped: bytes, purpose: str) -> bytes:
+        """The key; raises Undecryptable when it is another's, was altered or was sealed for another purpose, and
+        KeysUnavailable."""
+
+
+@dataclass(frozen=True)
+class LocalKey:
+    """A wrapping key from ENCRYPTION_KEY."""
+
+    key: AESGCM
+
+    def wrap(self, key: bytes, purpose: str) -> bytes:
+        """The key, sealed."""
+        return seal(self.key, key, bound("wrap", purpose))
+
+    def unwrap(self, wrapped: bytes, purpose: str) -> bytes:
+        """The key; raises Undecryptable."""
+        return unseal(self.key, wrapped, bound("wrap", purpose))
+
+
 @dataclass(frozen=True)
 class Keyring:
-    """The wrapping keys from the environment: id → key; `active_id` wraps what is new."""
+    """The wrapping keys at hand: id → key; `active_id` wraps what is new."""
 
-    keys: Mapping[str, AESGCM]
+    keys: Mapping[str, WrappingKey]
     active_id: str
 
     @classmethod
     def of(cls, keys: tuple[tuple[str, bytes], ...]) -> Keyring:
         """From (id, 32 bytes) pairs, the first of which is active."""
-        return cls({key_id: AESGCM(key) for key_id, key in keys}, keys[0][0])
+        return cls({key_id: LocalKey(AESGCM(key)) for key_id, key in keys}, keys[0][0])
 
     def wrap(self, key: bytes, purpose: str) -> bytes:
-        """A key sealed under the active wrapping key, bound to what it is for."""
-        return seal(self.keys[self.active_id], key, bound("wrap", purpose))
+        """A key sealed under the active wrapping key. Raises KeysUnavailable."""
+        return self.keys[self.active_id].wrap(key, purpose)
 
     def unwrap(self, wrapped: bytes, wrapping_key_id: str, purpose: str) -> bytes:
-        """The key; raises Undecryptable when ENCRYPTION_KEY lacks the wrapping key."""
+        """The key; raises Undecryptable, also when the wrapping key is not at hand, and KeysUnavailable."""
         if wrapping_key_id not in self.keys:
-            raise Undecryptable(f"ENCRYPTION_KEY holds no key named {wrapping_key_id!r}")
-        return unseal(self.keys[wrapping_key_id], wrapped, bound("wrap", purpose))
+            raise Undecryptable(lacks(wrapping_key_id))
+        return self.keys[wrapping_key_id].unwrap(wrapped, purpose)
+
+
+def lacks(wrapping_key_id: str) -> str:
+    """Which setting lacks this wrapping key. ARNs of AWS KMS have colons, ids in ENCRYPTION_KEY cannot."""
+    setting = "KMS_UNWRAP_KEY_IDS" if ":" in wrapping_key_id else "ENCRYPTION_KEY"
+    return f"{setting} holds no key named {wrapping_key_id!r}"
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,10 @@ class DatabaseUnavailable(Exception):
     """The database cannot be used at the moment."""
 
 
+class KeysUnavailable(Exception):
+    """The key management service cannot be used at the moment."""
+
+
 CONFLICTS = {
     "businesses_business_name_key": "business_name is taken by another business",
     "users_login_email_key": "email is the login of another user",

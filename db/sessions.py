@@ -37,10 +37,11 @@ def find(conn: Connection, token_hash: bytes, idle_minutes: int) -> Session | No
     """The live session with this token, across all businesses."""
     row = fetch_one(
         conn,
-        "SELECT business_id, key_id, session_key_id, is_stale FROM find_session(%s, make_interval(mins => %s))",
+        "SELECT business_id, key_id, is_stale, expires_at, session_key_id"
+        " FROM find_live_session(%s, make_interval(mins => %s))",
         [token_hash, idle_minutes],
     )
-    return None if row is None else Session(Holder(row[0], row[1], is_stale=row[3]), row[2])
+    return None if row is None else Session(Holder(*row[:4]), row[4])
 
 
 def touch(conn: Connection, business_id: str, session_key_id: str) -> None:

@@ -15,6 +15,7 @@ import pytest
 from api.settings import BadSetting, from_environment
 
 KEY = base64.b64encode(bytes(range(32))).decode()
+ARN = "arn:aws:kms:eu-central-1:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab"
 NEEDED = {
     "ICMP_API_KEY": "k" * 32,
     "ENCRYPTION_KEY": f"k1:{KEY}",
@@ -75,6 +76,12 @@ def test_buckets_live_wherever_redis_or_valkey_answers(uri: str) -> None:
             "ENCRYPTION_KEY",
             ["", KEY, "k1:", "k1:short", f":{KEY}", f"k1:{KEY[:-2]}", f"k1:{KEY}é", f"k1:{KEY},", f"a:{KEY},a:{KEY}"],
         ),
+        (
+            "KMS_KEY_ID",
+            ["alias/icmp", ARN.rpartition("/")[2], ARN.replace(":key/", ":alias/"), f"{ARN},{ARN}", ARN + "/"],
+        ),
+        ("KMS_UNWRAP_KEY_IDS", ["k1", f"{ARN};{ARN}"]),
+        ("KMS_ENDPOINT_URL", ["kms.example", "ftp://kms.example"]),
         ("DATABASE_URL", ["", "db.example", "mysql://db.example/icmp", "http://[", "host=db.example"]),
         (
             "RATE_LIMIT_STORAGE_URI",
@@ -115,6 +122,20 @@ def test_a_wrong_value_is_one_line_that_names_the_variable(name: str, values: li
             from_environment(NEEDED | {name: value})
         assert name in str(refused.value), value
         assert str(refused.value).isprintable()
+
+
+def test_kms_alone_is_enough_and_beside_local_keys_it_comes_first() -> None:
+    without = {name: value for name, value in NEEDED.items() if name != "ENCRYPTION_KEY"}
+    former = ARN.replace("/", "/mrk-")
+    alone = from_environment(without | {"KMS_KEY_ID": ARN, "KMS_UNWRAP_KEY_IDS": f"{former}, {ARN}"})
+    assert (alone.kms_key_id, alone.kms_unwrap_key_ids) == (ARN, (former, ARN))
+    assert (alone.keyring().active_id, set(alone.keyring().keys)) == (ARN, {ARN, former})
+    beside = from_environment(NEEDED | {"KMS_KEY_ID": ARN}).keyring()
+    assert (beside.active_id, set(beside.keys)) == (ARN, {ARN, "k1"})
+    leaving = from_environment(NEEDED | {"KMS_UNWRAP_KEY_IDS": ARN}).keyring()
+    assert (leaving.active_id, set(leaving.keys)) == ("k1", {ARN, "k1"})
+    with pytest.raises(BadSetting, match="ENCRYPTION_KEY is missing"):
+        from_environment(without | {"KMS_UNWRAP_KEY_IDS": ARN})
 
 
 def test_no_secret_is_repeated_in_the_complaint() -> None:

@@ -131,6 +131,20 @@ def test_a_revoked_key_and_its_cookies_are_refused_at_once_on_every_instance(
     assert alice.delete(_path(alice, created["key_id"])).status == 404
 
 
+def test_a_key_that_soon_ends_says_so_on_each_answer(alice: Client) -> None:
+    soon, later = (datetime.now(UTC) + timedelta(days=days) for days in (13, 15))
+    _, ending = _made(alice, expires_at=soon.isoformat())
+    _, lasting = _made(alice, expires_at=later.isoformat())
+    path = f"/api/v1/businesses/{alice.business_id}"
+    saved = ending.post("/api/save-config", {"businessApiKey": ending.key})
+    riding = Client(alice.port, None, alice.business_id, {"Cookie": saved.headers["Set-Cookie"].partition(";")[0]})
+    for warned in (ending, riding):
+        assert datetime.fromisoformat(warned.get(path).headers["X-ICMP-Key-Expires"]) == soon
+    for calm in (lasting, alice):
+        answer = calm.get(path)
+        assert (answer.status, answer.headers.get("X-ICMP-Key-Expires")) == (200, None)
+
+
 def test_the_last_use_is_written_down_at_most_once_a_minute(alice: Client, sql: Sql) -> None:
     created, second = _made(alice)
     assert _known(alice)[created["key_id"]]["last_used_at"] is None

@@ -215,6 +215,11 @@ def test_environment_wins_over_the_file_and_empty_counts_as_missing(tmp_path: Pa
     assert list(dotenv.dotenv_values(path)) == ["ICMP_API_KEY", "PORT"]
 
 
+def test_with_a_key_of_kms_no_local_one_is_made(tmp_path: Path) -> None:
+    made = env_file.completed({"KMS_KEY_ID": "arn:aws:kms:eu-central-1:111122223333:key/1"}, tmp_path / ".env")
+    assert set(made) == {"KMS_KEY_ID", "ICMP_API_KEY"}
+
+
 def test_gunicorn_gets_the_safe_flags() -> None:
     environment = {**KEYS, "DB_HOST": "127.0.0.1", "BIND_HOST": "::1", "TRUSTED_PROXIES": "10.0.0.1,10.1.0.0/16"}
     command = serving.command(settings.from_environment(environment), name="icmp")

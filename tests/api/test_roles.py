@@ -72,6 +72,7 @@ EXPECTED: dict[str, set[str]] = {
     "POST /businesses": MASTER,
     "GET /api/v1/config": AUDIT,
     "PUT /api/v1/config": ADMINS,
+    "GET /api/v1/audit": AUDIT,
     "POST /api/v1/messages": ADMINS,
     "POST /message": ADMINS,
     "GET /api/v1/messages/{message_id}": STAFF,

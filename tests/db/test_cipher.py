@@ -1,4 +1,4 @@
-"""Encryption of columns: values stay where they were written, raw tables tell nothing, keys can be changed."""
+"""Encryption of columns: values stay where they were written, wrong keys are refused."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from flask import Flask
 
 import app as application
 import db
+from api import metrics
 from api.settings import Settings
 from db import keys
 from db.cipher import Cipher, Keyring, Undecryptable, bound
@@ -22,7 +23,6 @@ from tests.conftest import MASTER_KEY, Client, onboard
 
 Sql = Callable[..., list[tuple[Any, ...]]]
 OURS, THEIRS, KEY_ID = (str(uuid.uuid4()) for _ in range(3))
-WORDS = ("Quetzalcoatlus", "98765432109", "tambourine@harbour.example", "+493012345678", "sesame-of-the-shop")
 
 
 @pytest.fixture
@@ -78,7 +78,9 @@ def test_parts_of_the_associated_data_cannot_be_shifted() -> None:
     assert bound("ab", "c") != bound("a", "bc") != bound("a", "b", "c")
 
 
-def test_a_row_swapped_in_the_database_is_a_fault_and_never_shown(alice: Client, sql: Sql) -> None:
+def test_a_row_swapped_in_the_database_is_a_fault_and_a_security_event_and_never_shown(
+    alice: Client, sql: Sql, caplog: pytest.LogCaptureFixture
+) -> None:
     shop.furnish(alice, shop.SMALL_TALK)
     answered = shop.write(alice, "My secret")
     message, reply = answered.body["message_id"], answered.body["reply_id"]
@@ -88,36 +90,16 @@ def test_a_row_swapped_in_the_database_is_a_fault_and_never_shown(alice: Client,
         message,
         reply,
     )
+    counted = metrics.SECURITY_EVENTS.labels(kind="decrypt_failed")
+    before = counted._value.get()
     shown = alice.get(f"/api/v1/messages/{reply}")
     assert (shown.status, shown.error_code) == (500, "SERVER_ERROR")
+    assert "My secret" not in str(shown.body)
+    assert counted._value.get() == before + 1
+    [event] = [record for record in caplog.records if record.name == "icmp.security"]
+    assert (event.levelname, vars(event)["kind"]) == ("ERROR", "decrypt_failed")
+    assert "My secret" not in caplog.text
     assert alice.get(f"/api/v1/messages/{message}").body["message_content"] == "My secret"
-
-
-def test_raw_tables_hold_no_word_of_a_customer(master: Client, sql: Sql) -> None:
-    word, number, email, phone, secret = WORDS
-    owner = {"email": email, "name": word, "password": "a long pass phrase"}
-    client = onboard(master, "Plain name", owner=owner)
-    call = {"url": "https://api.example/", "headers": {}, "secret_headers": {"X-Token": secret}}
-    lookup = {"method": "api_call", "config": call}
-    shop.furnish(client, shop.ORDER_STATUS | {"data_retrieval": lookup, "stage_description": "Plainly visible."})
-    text = f"I am {word}, where is my order {number}? Write to {email} or call {phone}."
-    answered = shop.write(client, text, metadata={"pet": word, "phone": phone})
-    assert answered.body["data"] == {"order_number": number}
-    path = f"/api/v1/conversations/{answered.body['conversation_id']}/messages"
-    assert client.post(path, {"message": f"Dear {word}, a colleague here."}).status == 201
-    raw = _dump(sql)
-    for visible in ("Plainly visible.", "Plain name"):
-        assert visible.lower() in raw
-    for hidden in WORDS:
-        assert hidden.lower() not in raw, hidden
-        assert hidden.encode().hex() not in raw, hidden
-
-
-def _dump(sql: Sql) -> str:
-    """Every row of every table as text, binary columns in hexadecimal."""
-    tables = sql("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")
-    rows = [row for (table,) in tables for (row,) in sql(f"SELECT whole::text FROM {table} whole")]
-    return "\n".join(rows).lower()
 
 
 def test_a_wrong_key_is_refused_in_words(settings: Settings, port: int, database_url: str, alice: Client) -> None:
