@@ -2,7 +2,6 @@
 -- Without an index on a column that every take changes, a take rewrites the row in its page and touches no index.
 DROP INDEX rate_buckets_age;
 ALTER TABLE rate_buckets ADD COLUMN full_at timestamptz NOT NULL DEFAULT now() + interval '1 hour';
-ALTER TABLE rate_buckets ALTER COLUMN full_at DROP DEFAULT;
 ALTER TABLE rate_buckets SET (fillfactor = 50);
 
 -- As before, and no taker waits long for a row: a request that cannot be limited in time goes on without.
