@@ -15,10 +15,10 @@ from api.bell import Bell
 from api.keeper import Keeper
 from api.settings import Settings
 from api.setups import Setups
+from api.traces import Model, Traces
 from db import businesses, keys
 from db.cipher import Cipher
 from nlp.egress import Egress
-from nlp.llm import Model
 from nlp.side_by_side import Threads
 
 
@@ -33,6 +33,7 @@ class Parts:
     threads: Threads
     egress: Egress
     keeper: Keeper
+    traces: Traces
     setups: Setups = field(default_factory=Setups)
     bell: Bell = field(default_factory=Bell)
 

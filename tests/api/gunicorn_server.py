@@ -52,7 +52,13 @@ def running(
             [*serving.command(settings, name="icmp test")[:-1], application],
             cwd=launch.PROJECT,
             # Empty counts as not set, and keeps a developer's .env out.
-            env={"PATH": "/usr/bin:/bin", "OPENAI_API_KEY": "", "OPENAI_BASE_URL": "", **chosen},
+            env={
+                "PATH": "/usr/bin:/bin",
+                "OPENAI_API_KEY": "",
+                "OPENAI_BASE_URL": "",
+                **chosen,
+                **serving.shared_counters(),
+            },
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
