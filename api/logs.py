@@ -8,6 +8,7 @@ import re
 import sys
 import threading
 import traceback
+import warnings
 from collections.abc import Collection
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -121,10 +122,21 @@ def catch_uncaught() -> None:
         told = error or kind()
         logging.getLogger("icmp.uncaught").critical("uncaught", exc_info=(kind, told, trace))
 
+    def warned(
+        message: Warning | str,
+        category: type[Warning],
+        filename: str,
+        lineno: int,
+        file: TextIO | None = None,
+        line: str | None = None,
+    ) -> None:
+        del message, file, line  # as with exceptions: what kind, and where
+        logging.getLogger("icmp.uncaught").warning("%s at %s:%d", category.__name__, filename, lineno)
+
     sys.excepthook = uncaught
     threading.excepthook = lambda told: uncaught(told.exc_type, told.exc_value, told.exc_traceback)
     sys.unraisablehook = lambda told: uncaught(told.exc_type, told.exc_value, told.exc_traceback)
-    logging.captureWarnings(True)
+    warnings.showwarning = warned
 
 
 def ids(known: Any) -> dict[str, Any]:
