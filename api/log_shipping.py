@@ -158,12 +158,16 @@ class Shipper:
             pause = min(pause * 2, MAX_PAUSE_SECONDS)
 
     def _rest(self, seconds: float, give_up_at: float) -> bool:
-        """Pause before the next try; False when there can be none."""
+        """Pause before the next try; False when there can be none. The end of the process shortens every pause."""
         with self._lock:
-            if self._closing_at is None and time.monotonic() + seconds < give_up_at:
+            if self._closing_at is None:
+                if time.monotonic() + seconds >= give_up_at:
+                    return False
                 self._changed.wait_for(lambda: self._closing_at is not None, seconds)
                 return True
-            return False
+            left = self._closing_at - time.monotonic()
+            self._changed.wait(max(0.0, min(self._limits.first_pause_seconds, left)))
+            return left > 0
 
     def _send(self, client: httpx2.Client, lines: tuple[Line, ...]) -> Outcome:
         now = time.monotonic()

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,7 +17,9 @@ import pytest
 from api import logs, metrics
 from api.log_shipping import Limits, Shipper
 from api.log_targets import Target
+from tests.api import gunicorn_server
 from tests.api.gunicorn_server import until
+from tests.conftest import Client
 from tests.nlp import model_server, web_server
 from tests.nlp.model_server import Behaviour, Handler
 
@@ -241,3 +244,30 @@ def test_lines_that_cannot_be_brought_for_too_long_are_given_up(elk: web_server.
         elk.plays(TAKEN)
         _offer(shipper, 2)
         until(lambda: _numbers(elk) == [2])
+
+
+def test_gunicorns_master_and_workers_ship_all_their_lines_until_the_end(
+    elk: web_server.Server, database_url: str, tmp_path: Path
+) -> None:
+    elk.plays(model_server.fails(503), TAKEN)
+    environment = {"WEB_CONCURRENCY": "2", "LOG_HTTP_URL": f"http://{elk.host}"}
+    with gunicorn_server.running(tmp_path, database_url, **environment) as served:
+        statuses = [Client(served.port).get("/").status for _ in range(300)]
+    assert statuses == [200] * 300
+    here = served.log.read_text(encoding="utf-8").splitlines()
+    there = {line for seen in elk.seen for line in seen.body.decode().splitlines()[1::2]}
+    assert sum('"icmp.request"' in line for line in there) == 300
+    # What gunicorn says before the settings are read goes to stdout alone.
+    assert [line for line in here if line not in there and "Starting gunicorn" not in line] == []
+    assert any("Shutting down" in line for line in there)
+
+
+@pytest.mark.parametrize("behaviour", [model_server.hangs, model_server.fails(500), model_server.resets])
+def test_requests_are_answered_while_the_other_side_is_ill(
+    elk: web_server.Server, database_url: str, tmp_path: Path, behaviour: Behaviour
+) -> None:
+    elk.plays(behaviour)
+    with gunicorn_server.running(tmp_path, database_url, LOG_HTTP_URL=f"http://{elk.host}") as served:
+        until(lambda: len(elk.seen) >= 1)
+        assert [Client(served.port).get("/").status for _ in range(100)] == [200] * 100
+    assert sum(line["source"] == "icmp.request" for line in served.lines()) == 100
