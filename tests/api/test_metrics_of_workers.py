@@ -19,11 +19,13 @@ from tests.conftest import MASTER_KEY, Client
 WELCOME = frozenset({("method", "GET"), ("route", "/"), ("status", "200")})
 
 
-@pytest.fixture
-def served(database_url: str, tmp_path: Path) -> Iterator[gunicorn_server.Served]:
-    """The app under gunicorn with two workers."""
-    with gunicorn_server.running(tmp_path, database_url, WEB_CONCURRENCY="2") as server:
+@pytest.fixture(scope="module")
+def served(database_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[gunicorn_server.Served]:
+    """The app under gunicorn with two workers; their folder goes with them."""
+    with gunicorn_server.running(tmp_path_factory.mktemp("counted"), database_url, WEB_CONCURRENCY="2") as server:
+        folder = _folder(_master(server))
         yield server
+    assert not folder.exists()
 
 
 def _page(served: gunicorn_server.Served) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
@@ -61,6 +63,7 @@ def _counting(server: psutil.Process, kind: str) -> set[int]:
 def test_the_sums_are_right_whichever_worker_answers(served: gunicorn_server.Served) -> None:
     _ask(served, 100)
     assert [_welcomes(served) for _ in range(10)] == [100] * 10
+    assert _folder(_master(served)).stat().st_mode & 0o77 == 0, "nobody else may read or change them"
     server = _master(served)
     workers = {child.pid for child in server.children()}
     assert len(workers) == 2
@@ -71,7 +74,7 @@ def test_the_sums_are_right_whichever_worker_answers(served: gunicorn_server.Ser
 
 
 def test_a_killed_workers_counts_stay_and_its_gauges_go(served: gunicorn_server.Served) -> None:
-    _ask(served, 50)
+    before_kill = _welcomes(served)
     assert Client(served.port).get("/readyz").status == 200  # a worker has a connection now
     idle = ("icmp_pool_connections", frozenset({("state", "idle")}))
     assert _page(served)[idle] >= 1
@@ -82,15 +85,7 @@ def test_a_killed_workers_counts_stay_and_its_gauges_go(served: gunicorn_server.
     gunicorn_server.until(lambda: not before & _counting(server, "gauge_livesum"))
     assert before <= _counting(server, "counter")
     gunicorn_server.until(lambda: len({child.pid for child in server.children()} - before) == 2)
-    assert _welcomes(served) == 50
+    assert _welcomes(served) == before_kill
     _ask(served, 7)
-    assert _welcomes(served) == 57
+    assert _welcomes(served) == before_kill + 7
     assert _page(served).get(idle, 0) == 0
-
-
-def test_a_server_counts_in_a_folder_of_its_own_and_leaves_none(database_url: str, tmp_path: Path) -> None:
-    with gunicorn_server.running(tmp_path, database_url) as served:
-        folder = _folder(_master(served))
-        assert list(folder.glob("counter_*.db"))
-        assert folder.stat().st_mode & 0o77 == 0
-    assert not folder.exists()
