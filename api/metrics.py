@@ -60,11 +60,10 @@ def count_request(method: str, route: str, status: int, seconds: float) -> None:
     REQUEST_SECONDS.labels(route).observe(seconds)
 
 
-def count_turn(outcome: str, seconds: float, *, waited_seconds: float = 0.0) -> None:
+def count_turn(outcome: str, seconds: float) -> None:
     """One turn ended: `done`, `degraded` or `failed`, so long after its message was accepted."""
     TURNS.labels(outcome).inc()
     TURN_SECONDS.observe(seconds)
-    TURN_WAIT_SECONDS.observe(waited_seconds)
 
 
 def count_steps(steps: Iterable[Step]) -> None:

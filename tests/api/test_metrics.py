@@ -94,14 +94,13 @@ def test_a_skipped_step_takes_no_time_and_a_look_up_has_no_model() -> None:
 
 
 @pytest.mark.parametrize("outcome", ["done", "degraded", "failed"])
-def test_a_turn_counts_its_outcome_its_time_and_its_wait(outcome: str) -> None:
+def test_a_turn_counts_its_outcome_and_its_time(outcome: str) -> None:
     grown = _counted(
-        lambda: metrics.count_turn(outcome, 1.25, waited_seconds=0.5),
+        lambda: metrics.count_turn(outcome, 1.25),
         ("icmp_turns_total", {"outcome": outcome}),
         ("icmp_turn_seconds_sum", {}),
-        ("icmp_turn_wait_seconds_sum", {}),
     )
-    assert grown == [1, 1.25, 0.5]
+    assert grown == [1, 1.25]
 
 
 @pytest.mark.parametrize(
