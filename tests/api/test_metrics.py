@@ -58,7 +58,7 @@ def _step(**changes: Any) -> Step:
     return Step(**(row | changes))
 
 
-def _counted(count: Callable[[], Any], *asked: tuple[str, Mapping[str, str]]) -> list[float]:
+def counted(count: Callable[[], Any], *asked: tuple[str, Mapping[str, str]]) -> list[float]:
     """By how much each of the asked values grew."""
     before = [_value(name, **labels) for name, labels in asked]
     count()
@@ -67,7 +67,7 @@ def _counted(count: Callable[[], Any], *asked: tuple[str, Mapping[str, str]]) ->
 
 def test_a_step_counts_itself_its_time_its_tokens_and_its_cost() -> None:
     model = {"model": "gpt-5.4-mini"}
-    grown = _counted(
+    grown = counted(
         lambda: metrics.count_steps([_step(), _step(outcome="reasked", cost_usd=None)]),
         ("icmp_steps_total", {"kind": "response_generation", "outcome": "ok", **model}),
         ("icmp_steps_total", {"kind": "response_generation", "outcome": "reasked", **model}),
@@ -82,7 +82,7 @@ def test_a_step_counts_itself_its_time_its_tokens_and_its_cost() -> None:
 def test_a_skipped_step_takes_no_time_and_a_look_up_has_no_model() -> None:
     nothing = {"model": None, "prompt_tokens": 0, "completion_tokens": 0}
     steps = [_step(kind="stage_selection", outcome="skipped", **nothing), _step(kind="data_retrieval", **nothing)]
-    grown = _counted(
+    grown = counted(
         lambda: metrics.count_steps(steps),
         ("icmp_steps_total", {"kind": "stage_selection", "model": "none", "outcome": "skipped"}),
         ("icmp_steps_total", {"kind": "data_retrieval", "model": "none", "outcome": "ok"}),
@@ -95,7 +95,7 @@ def test_a_skipped_step_takes_no_time_and_a_look_up_has_no_model() -> None:
 
 @pytest.mark.parametrize("outcome", ["done", "degraded", "failed"])
 def test_a_turn_counts_its_outcome_and_its_time(outcome: str) -> None:
-    grown = _counted(
+    grown = counted(
         lambda: metrics.count_turn(outcome, 1.25),
         ("icmp_turns_total", {"outcome": outcome}),
         ("icmp_turn_seconds_sum", {}),
@@ -130,7 +130,7 @@ def test_requests_are_counted_by_rule_whatever_the_path(anybody: Client, alice: 
         assert anybody.call("ZANZIBAR", "/api/v1/stages").status == 405
         assert anybody.call("PUT", "/healthz").status == 405
 
-    grown = _counted(
+    grown = counted(
         ask,
         ("icmp_requests_total", {"method": "GET", "route": "/api/v1/stages/<stage_id>", "status": "404"}),
         ("icmp_request_seconds_count", {"route": "/api/v1/stages/<stage_id>"}),
@@ -155,7 +155,7 @@ def test_the_pool_tells_who_waits_and_what_is_lent_out(settings: Settings) -> No
             refused.start()
             refused.join()
 
-    [waits, seconds] = _counted(use, ("icmp_pool_wait_seconds_count", {}), ("icmp_pool_wait_seconds_sum", {}))
+    [waits, seconds] = counted(use, ("icmp_pool_wait_seconds_count", {}), ("icmp_pool_wait_seconds_sum", {}))
     assert waits == 3
     assert seconds >= 0.05
     assert (_value("icmp_pool_connections", state="busy"), _value("icmp_pool_connections", state="idle")) == (0, 2)
