@@ -68,7 +68,7 @@ def watched(database_url: str, log_folder: Path) -> Iterator[Watched]:
             "API_CALL_ALLOWED_HOSTS": web.host,
         }
         app = f"{faulty_app.__name__}:create_app()"
-        with gunicorn_server.running(log_folder, database_url, app=app, **environment) as served:
+        with gunicorn_server.running(log_folder, database_url, application=app, workers=1, **environment) as served:
             thinker = Thinker(Flask(__name__), model, Client(served.port, MASTER_KEY))
             yield Watched(served, elk, web, thinker)
 

@@ -250,8 +250,7 @@ def test_gunicorns_master_and_workers_ship_all_their_lines_until_the_end(
     elk: web_server.Server, database_url: str, tmp_path: Path
 ) -> None:
     elk.plays(model_server.fails(503), TAKEN)
-    environment = {"WEB_CONCURRENCY": "2", "LOG_HTTP_URL": f"http://{elk.host}"}
-    with gunicorn_server.running(tmp_path, database_url, **environment) as served:
+    with gunicorn_server.running(tmp_path, database_url, workers=2, LOG_HTTP_URL=f"http://{elk.host}") as served:
         statuses = [Client(served.port).get("/").status for _ in range(300)]
     assert statuses == [200] * 300
     here = served.log.read_text(encoding="utf-8").splitlines()

@@ -22,7 +22,7 @@ WELCOME = frozenset({("method", "GET"), ("route", "/"), ("status", "200")})
 @pytest.fixture(scope="module")
 def served(database_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[gunicorn_server.Served]:
     """The app under gunicorn with two workers; their folder goes with them."""
-    with gunicorn_server.running(tmp_path_factory.mktemp("counted"), database_url, WEB_CONCURRENCY="2") as server:
+    with gunicorn_server.running(tmp_path_factory.mktemp("counted"), database_url, workers=2) as server:
         folder = _folder(_master(server))
         yield server
     assert not folder.exists()
