@@ -192,6 +192,17 @@ def test_the_queue_is_bounded_in_bytes_too(elk: web_server.Server) -> None:
         assert _dropped() - before == 7
 
 
+def test_a_server_that_cannot_prove_its_name_gets_nothing(tmp_path: Path) -> None:
+    before = _dropped()
+    untrusted, _ = web_server.certificate(tmp_path, "elk.example")
+    with web_server.running(untrusted) as impostor:
+        shipper = Shipper(Target(f"https://{impostor.host}"), replace(QUICK, give_up_seconds=0.1))
+        _offer(shipper, 1)
+        until(lambda: _dropped() - before == 1)
+        shipper.close(0.2)
+        assert impostor.seen == []
+
+
 def test_drops_are_told_on_stdout_once_in_a_while_and_not_shipped(
     elk: web_server.Server, capsys: pytest.CaptureFixture[str]
 ) -> None:
