@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 from dotenv import load_dotenv
 from flask import Flask
@@ -14,7 +15,22 @@ from flask import Flask
 import api
 import auth
 import db
-from api import anomalies, bucket_stores, commands, contract, keeper, launch, limits, logs, metrics, slots
+from api import (
+    anomalies,
+    bucket_stores,
+    commands,
+    contract,
+    keeper,
+    launch,
+    limits,
+    log_shipping,
+    log_targets,
+    logs,
+    metrics,
+    openapi,
+    slots,
+    traces,
+)
 from api.bodies import StrictRequest
 from api.parts import Parts
 from api.serving import GRACE_SECONDS
@@ -28,19 +44,22 @@ log = logging.getLogger(__name__)
 def create_app(settings: Settings | None = None) -> Flask:
     """The WSGI application. Connects to nothing: the first request does, in its own process."""
     chosen = settings or _settings()
-    logs.configure(chosen.log_level)
+    logs.configure(chosen.log_level, _shipper(chosen), _secrets(chosen))
+    metrics.describe(openapi.VERSION, chosen.openai_model)
     app = Flask(__name__, static_folder=None)
     app.request_class = StrictRequest
     app.json = contract.JsonProvider(app)
     app.url_map.strict_slashes = False
     app.url_map.merge_slashes = False
-    database = db.Database(chosen.database_url, pool_size=chosen.db_pool_size)
+    pool_observer = metrics.PoolObserver()
+    database = db.Database(chosen.database_url, pool_size=chosen.db_pool_size, observer=pool_observer)
     key_store = keys.KeyStore(chosen.keyring())
     threads = side_by_side.Threads(chosen.web_threads)
     api_calls = egress.Egress(chosen.api_call_allowed_hosts)
     watch = keeper.Keeper(database, lease_s=chosen.turn_lease_s, longest_s=chosen.turn_timeout_s + GRACE_SECONDS)
-    bound = slots.Slots(chosen.turns_at_once)
-    app.extensions["icmp"] = Parts(chosen, database, key_store, _model(chosen), threads, api_calls, watch, bound)
+    traced, bound = _traces(chosen), slots.Slots(chosen.turns_at_once)
+    model = traced.model(_model(chosen))
+    app.extensions["icmp"] = Parts(chosen, database, key_store, model, threads, api_calls, watch, bound, traced)
     app.extensions["auth"] = auth.Gate(database, key_store, chosen.icmp_api_key, chosen.allowed_origins)
     limits.register(app, chosen, bucket_stores.chosen(chosen.rate_limit_storage_uri, database))
     anomalies.register(app)
@@ -64,18 +83,44 @@ def _model(settings: Settings) -> llm.Model:
         http_transport=offline.transport() if settings.is_offline else None,
         call_timeout_s=settings.model_call_timeout_s,
         connections=settings.web_threads * 2,
-        on_breaker=_breaker_watch(settings.openai_model),
+        on_breaker=_breaker_watch(),
     )
 
 
-def _breaker_watch(default_model: str) -> Callable[[str, bool], None]:
+def _breaker_watch() -> Callable[[str, bool], None]:
     def changed(model: str, is_open: bool) -> None:
-        # Tenants name models as they like: a label for each would have no end.
-        name = model if model == default_model else "other"
+        name = metrics.model_label(model)
         metrics.BREAKER_OPEN.labels(model=name).inc(1 if is_open else -1)
         log.warning("calls to model %s %s", name, "are not tried: its server is ill" if is_open else "are tried again")
 
     return changed
+
+
+def _traces(settings: Settings) -> traces.Traces:
+    provider = settings.openai_model if settings.is_offline else "openai"
+    return traces.wanted(settings.otel_exporter_otlp_endpoint, version=openapi.VERSION, provider=provider)
+
+
+def _shipper(settings: Settings) -> log_shipping.Shipper | None:
+    if settings.log_http_url is None:
+        return None
+    return log_shipping.Shipper(
+        log_targets.Target(
+            settings.log_http_url, settings.log_http_format, settings.log_http_index, settings.log_http_authorization
+        )
+    )
+
+
+def _secrets(settings: Settings) -> list[str]:
+    """What stands in no line of the log, whoever put it there."""
+    keys = (
+        settings.icmp_api_key,
+        settings.metrics_key,
+        settings.openai_api_key,
+        settings.log_http_authorization,
+        unquote(urlsplit(settings.database_url).password or ""),
+    )
+    return [key for key in keys if key and len(key) >= 8]
 
 
 if __name__ == "__main__":

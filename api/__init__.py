@@ -16,8 +16,9 @@ from api import (
     keys,
     ledger,
     login,
-    logs,
     messages,
+    metrics_page,
+    observation,
     openapi,
     orders,
     platform,
@@ -54,7 +55,7 @@ RESOURCES = (
 
 def register(app: Flask) -> None:
     """Put every route and every handler on the app."""
-    logs.register(app)
+    observation.register(app, app.extensions["icmp"].traces)
     errors.register(app)
     headers.register(app)
     trail.register(app)
@@ -64,6 +65,7 @@ def register(app: Flask) -> None:
     app.register_blueprint(versioned)
     app.register_blueprint(save_config.routes)
     app.register_blueprint(platform.routes)
+    app.register_blueprint(metrics_page.routes)
     openapi.register(app)
     # The paths of the first sketch, answered by the same views.
     app.add_url_rule("/businesses", "seed_post_business", businesses.post_business, methods=["POST"])

@@ -57,7 +57,8 @@ def _serve(environment: Mapping[str, str], *, migrating: bool) -> None:
     _check_database(chosen, environment)
     command = serving.command(chosen, name="icmp")
     os.chdir(PROJECT)
-    os.execve(command[0], command, {**environment, "LOG_STDOUT": "1"})  # noqa: S606 — no shell is wanted
+    variables = {**environment, "LOG_STDOUT": "1", **serving.shared_counters()}
+    os.execve(command[0], command, variables)  # noqa: S606 — no shell is wanted
 
 
 class _LocalRun:
@@ -149,7 +150,7 @@ class _LocalRun:
             server = subprocess.Popen(  # noqa: S603 — our own command line
                 serving.command(self._settings, name=self._process_name),
                 cwd=PROJECT,
-                env=self._environment,
+                env={**self._environment, **serving.shared_counters()},
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,

@@ -29,7 +29,11 @@ class Looker:
     def __call__(self, request: Request) -> list[dict[str, Any]]:
         """The rows; raises LookUpFailed."""
         try:
-            return self._rows(request) if isinstance(request, DatabaseQuery) else self._called(request)
+            if isinstance(request, DatabaseQuery):
+                with self.parts.traces.look_up("database_query"):
+                    return self._rows(request)
+            with self.parts.traces.look_up("api_call"):
+                return self._called(request)
         except (lookups.TooLarge, lookups.TooSlow) as error:
             raise LookUpFailed("too_large" if isinstance(error, lookups.TooLarge) else "timeout") from None
         except db.DatabaseUnavailable as error:

@@ -17,10 +17,10 @@ from api.keeper import Keeper
 from api.settings import Settings
 from api.setups import Setups
 from api.slots import Slots
+from api.traces import Model, Traces
 from db import businesses, keys
 from db.cipher import Cipher
 from nlp.egress import Egress
-from nlp.llm import Model
 from nlp.side_by_side import Threads
 
 
@@ -36,6 +36,7 @@ class Parts:
     egress: Egress
     keeper: Keeper
     turn_slots: Slots
+    traces: Traces
     setups: Setups = field(default_factory=Setups)
     bell: Bell = field(default_factory=Bell)
 

@@ -36,9 +36,14 @@ class Reply:
 def reply_to(parts: Parts, accepted: Accepted, told: Told | None = None) -> Reply:
     """The answer to a stored message. Raises ConversationBusy and TurnInProgress when it takes too long,
     ModelUnavailable, ConversationCompleted and TurnFailed when there will be none, and DatabaseUnavailable."""
-    parts.keeper.start(lambda business_id, turn_id: resume(parts, business_id, turn_id))
+    watch(parts)
     with parts.bell.heard(accepted.conversation_id, accepted.number) as event:
         return _Waiting(parts, accepted, told, event).reply()
+
+
+def watch(parts: Parts) -> None:
+    """Take over turns of lost workers from now on."""
+    parts.keeper.start(lambda business_id, turn_id: resume(parts, business_id, turn_id))
 
 
 def resume(parts: Parts, business_id: str, turn_id: str) -> None:

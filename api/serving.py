@@ -1,8 +1,9 @@
-"""How gunicorn serves the app: its command line, and its own lines in our JSON log."""
+"""How gunicorn serves the app: its command line, what its processes share, and its own lines in our JSON log."""
 
 from __future__ import annotations
 
 import sys
+import tempfile
 from pathlib import Path
 
 from gunicorn import glogging
@@ -14,7 +15,9 @@ from api.settings import Settings
 APP = "app:create_app()"
 WORKER = "api.worker.Worker"
 GRACE_SECONDS = 5  # beyond the longest turn, for its last transaction
-MEMORY_FOLDER = Path("/dev/shm")  # noqa: S108 — gunicorn makes an unnamed file there
+MEMORY_FOLDER = Path("/dev/shm")  # noqa: S108 — what is made there has names that nobody can guess
+# prometheus_client asks for it while it is imported, so it must be set before the server starts.
+COUNTERS = "PROMETHEUS_MULTIPROC_DIR"
 
 
 def command(settings: Settings, *, name: str) -> list[str]:
@@ -33,6 +36,7 @@ def command(settings: Settings, *, name: str) -> list[str]:
         "--header-map", "drop",
         "--forwarded-allow-ips", ",".join(str(network) for network in settings.trusted_proxies),
         "--no-control-socket",
+        "--config", "python:api.gunicorn_hooks",
         "--name", name,
         "--log-level", settings.log_level.lower(),
         "--logger-class", f"{__name__}.JsonLogger",
@@ -40,6 +44,13 @@ def command(settings: Settings, *, name: str) -> list[str]:
     if MEMORY_FOLDER.is_dir():
         options += ["--worker-tmp-dir", str(MEMORY_FOLDER)]  # the heartbeat must not wait for a disk
     return [sys.executable, "-m", "gunicorn", *options, APP]
+
+
+def shared_counters() -> dict[str, str]:
+    """The variable that lets a server's processes count together, in a new folder; the server removes it when it ends.
+    Every start needs its own: the counts of processes that are gone would be added to."""
+    parent = MEMORY_FOLDER if MEMORY_FOLDER.is_dir() else None  # counting must not wait for a disk
+    return {COUNTERS: tempfile.mkdtemp(prefix="icmp-counters-", dir=parent)}
 
 
 def address(settings: Settings) -> str:
@@ -58,5 +69,6 @@ class JsonLogger(glogging.Logger):
 
     def setup(self, cfg: Config) -> None:
         logs.configure(cfg.loglevel.upper())
+        logs.catch_uncaught()
         self.error_log.setLevel(cfg.loglevel.upper())
         self.error_log.propagate = True

@@ -54,6 +54,12 @@ class Settings:
     trusted_proxies: tuple[Network, ...]
     log_level: str
     log_stdout: bool
+    log_http_url: str | None
+    log_http_format: str
+    log_http_index: str
+    log_http_authorization: str | None
+    metrics_key: str | None
+    otel_exporter_otlp_endpoint: str | None
     data_dir: Path
     host: str
     port: int
@@ -104,6 +110,12 @@ def from_environment(env: Mapping[str, str]) -> Settings:
         trusted_proxies=_networks(reader),
         log_level=reader.choice("LOG_LEVEL", "INFO", {"DEBUG", "INFO", "WARNING", "ERROR"}),
         log_stdout=reader.choice("LOG_STDOUT", "0", {"0", "1"}) == "1",
+        log_http_url=reader.url("LOG_HTTP_URL"),
+        log_http_format=reader.choice("LOG_HTTP_FORMAT", "ELASTICSEARCH", {"ELASTICSEARCH", "LOGSTASH"}).lower(),
+        log_http_index=_index(reader),
+        log_http_authorization=reader.header("LOG_HTTP_AUTHORIZATION"),
+        metrics_key=_metrics_key(reader),
+        otel_exporter_otlp_endpoint=reader.url("OTEL_EXPORTER_OTLP_ENDPOINT"),
         data_dir=Path(reader.text("DATA_DIR") or ".data"),
         host=reader.text("BIND_HOST") or "127.0.0.1",
         port=reader.whole("PORT", 8000, low=1, high=65_535),
@@ -151,6 +163,12 @@ class _Reader:
             raise BadSetting(f"{name} is not an address of the form http(s)://host[:port][/path]")
         return value
 
+    def header(self, name: str) -> str | None:
+        value = self.text(name)
+        if value is not None and not (value.isascii() and value.isprintable()):
+            raise BadSetting(f"{name} must be printable ASCII: it travels in a header")
+        return value
+
     def database_url(self, name: str) -> str | None:
         value = self.text(name)
         if value is not None and not value.startswith(("postgresql://", "postgres://")):
@@ -180,6 +198,20 @@ def _master_key(reader: _Reader) -> str:
     if not key.isascii() or not key.isprintable() or " " in key:
         raise BadSetting("ICMP_API_KEY must be printable ASCII without blanks: it travels in a header")
     return key
+
+
+def _metrics_key(reader: _Reader) -> str | None:
+    key = reader.header("METRICS_KEY")
+    if key is not None and (len(key) < 32 or " " in key):
+        raise BadSetting("METRICS_KEY must be 32 characters or more, without blanks")
+    return key
+
+
+def _index(reader: _Reader) -> str:
+    index = reader.text("LOG_HTTP_INDEX") or "logs-icmp-default"
+    if not re.fullmatch(r"[a-z0-9][a-z0-9._-]{0,254}", index):
+        raise BadSetting("LOG_HTTP_INDEX is no name of an index: lower case letters, digits, '.', '_' and '-'")
+    return index
 
 
 def _encryption_keys(reader: _Reader) -> tuple[tuple[str, bytes], ...]:

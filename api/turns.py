@@ -115,12 +115,17 @@ def run(parts: Parts, claim: Claim, work: Work | None = None, told: Told | None 
     """Do the turn and keep its answer. `told` hears of the stage, the data and the reply's text as they come. Raises
     ModelUnavailable, ConversationCompleted and NoStages (the turn has failed), Fenced, Interrupted and NotFound."""
     metrics.TURNS_IN_FLIGHT.inc()
+    ids = {"turn_id": claim.turn_id, "conversation_id": claim.conversation_id, "business_id": claim.business_id}
     try:
-        with parts.keeper.holding(claim):
+        with parts.traces.turn(**ids), parts.keeper.holding(claim):
             work = work or _loaded(parts, claim)
+            if claim.attempts == 1:
+                metrics.TURN_WAIT_SECONDS.observe(_age_seconds(work))
             if work.conversation.status == "active":
                 _think(parts, work, told)
-            return _save(parts, work)
+            answer = _save(parts, work)
+            _count(work, "degraded" if work.turn.degraded else "done")
+            return answer
     except (ModelUnavailable, ConversationCompleted, NoStages) as error:
         _save_failure(parts, claim, work, error)
         raise
@@ -174,6 +179,7 @@ def _think(parts: Parts, work: Work, told: Told | None) -> None:
             steps, first = turn.steps[work.kept_steps :], work.kept_steps
             if not turns.checkpoint(parts.database, work.claim, work.key, steps, first):
                 raise Fenced
+            metrics.count_steps(steps)
             work.kept_steps = len(turn.steps)
 
 
@@ -251,6 +257,18 @@ def _save_failure(parts: Parts, claim: Claim, work: Work | None, error: Exceptio
             turns.finish(conn, claim, failed | {"timings_ms": {}})
         else:
             _finish(conn, work, failed | {"timings_ms": answers.timings_ms(work.started, work.turn)}).send()
+    if work is not None:
+        _count(work, "failed")
+
+
+def _count(work: Work, outcome: str) -> None:
+    metrics.count_steps(work.turn.steps[work.kept_steps :])
+    metrics.count_turn(outcome, _age_seconds(work))
+
+
+def _age_seconds(work: Work) -> float:
+    """Since the first of its messages was stored, perhaps by another machine's clock."""
+    return max(0.0, (datetime.now(UTC) - work.asked.messages[0].created_at).total_seconds())
 
 
 def _released(parts: Parts, claim: Claim) -> bool:

@@ -41,10 +41,17 @@ _SET = """
 class Database:
     """One PostgreSQL database, reached as the role `icmp_app`. Safe to share between threads and over fork."""
 
-    def __init__(self, url: str, *, pool_size: int = 8, checkout_seconds: float = 5.0) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        pool_size: int = 8,
+        checkout_seconds: float = 5.0,
+        observer: pool.Observer | None = None,
+    ) -> None:
         self._url = url
         self._checkout_seconds = checkout_seconds
-        self._pool = pool.Pool(self._connect, pool_size)
+        self._pool = pool.Pool(self._connect, pool_size, observer)
 
     @contextmanager
     def transaction(self, business_id: str | None) -> Iterator[Connection]:

@@ -5,15 +5,26 @@ from __future__ import annotations
 import os
 import select
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 import psycopg2
 
 
 class PoolExhausted(Exception):
     """No connection became free in time."""
+
+
+class Observer(Protocol):
+    """Who is told how the pool is used; must be quick and must not raise."""
+
+    def waited(self, seconds: float) -> None:
+        """Somebody got a connection, or none, after so long."""
+
+    def connections(self, busy: int, idle: int) -> None:
+        """So many are lent out, so many stand by."""
 
 
 class _Waiter:
@@ -27,9 +38,10 @@ class Pool:
     """At most `size` connections, made when first needed. psycopg2's own pool raises at once when it is empty,
     closes what it need not close and hands out connections that the server has closed."""
 
-    def __init__(self, connect: Callable[[], Any], size: int) -> None:
+    def __init__(self, connect: Callable[[], Any], size: int, observer: Observer | None = None) -> None:
         self._connect = connect
         self._size = size
+        self._observer = observer
         self._lock = threading.Lock()
         self._abandoned: list[Any] = []
         self._reset()
@@ -41,12 +53,12 @@ class Pool:
 
     def checkout(self, timeout_seconds: float) -> Any:
         """A live psycopg2 connection outside any transaction. Raises PoolExhausted or psycopg2.OperationalError."""
-        slot = self._take(timeout_seconds)
+        started = time.monotonic()
         try:
-            return slot if slot is not None and _is_alive(slot) else self._connect()
-        except BaseException:
-            self._give(None)
-            raise
+            return self._live(self._take(timeout_seconds))
+        finally:
+            if self._observer is not None:
+                self._observer.waited(time.monotonic() - started)
 
     def checkin(self, connection: Any, *, broken: bool) -> None:
         """Return a connection exactly once; a broken one is closed and replaced when next needed."""
@@ -63,11 +75,20 @@ class Pool:
                     slot.close()
             self._slots = [None] * len(self._slots)
 
+    def _live(self, slot: Any) -> Any:
+        try:
+            return slot if slot is not None and _is_alive(slot) else self._connect()
+        except BaseException:
+            self._give(None)
+            raise
+
     def _take(self, timeout_seconds: float) -> Any:
         with self._lock:
             self._leave_inherited()
             if self._slots and not self._waiters:
-                return self._slots.pop()
+                slot = self._slots.pop()
+                self._tell()
+                return slot
             waiter = _Waiter()
             self._waiters.append(waiter)
         waiter.ready.wait(timeout_seconds)
@@ -87,11 +108,17 @@ class Pool:
         with self._lock:
             if not self._waiters:
                 self._slots.append(slot)
+                self._tell()
                 return
             # Hand over in the order of asking: with a plain semaphore newcomers starve those who wait.
             waiter = self._waiters.popleft()
             waiter.slot, waiter.served = slot, True
             waiter.ready.set()
+
+    def _tell(self) -> None:
+        if self._observer is not None:
+            idle = sum(slot is not None for slot in self._slots)
+            self._observer.connections(self._size - len(self._slots), idle)
 
 
 def _is_alive(connection: Any) -> bool:

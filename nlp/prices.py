@@ -13,12 +13,18 @@ _DATE = re.compile(r"-\d{4}(-\d{2}-\d{2})?")
 
 def cost_usd(model: str, prompt_tokens: int, completion_tokens: int) -> float | None:
     """US dollars; None for a model that the table lacks. A dated name costs what the name before its date costs."""
-    price = _prices().get(model) or _prices().get(_without_date(model))
-    if price is None:
+    name = known_name(model)
+    if name is None:
         return None
+    price = _prices()[name]
     tokens_cost = prompt_tokens * price["prompt_usd_per_million"]
     tokens_cost += completion_tokens * price["completion_usd_per_million"]
     return round(tokens_cost / 1_000_000, 8)
+
+
+def known_name(model: str) -> str | None:
+    """The table's name for a model, with or without its date; None when the table lacks it."""
+    return model if model in _prices() else _without_date(model) or None
 
 
 @functools.cache

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextvars
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -18,11 +19,12 @@ class Threads:
         self._executor = ThreadPoolExecutor(max_workers=size, thread_name_prefix="side-by-side")
 
     def start(self, work: Callable[[], Result]) -> Future[Result] | None:
-        """The work's future; None when no thread is free, so that nothing waits behind other people's calls."""
+        """The work's future; None when no thread is free, so that nothing waits behind other people's calls. The work
+        sees the caller's context variables: logs and traces know whose it is."""
         if not self._free.acquire(blocking=False):
             return None
         try:
-            future = self._executor.submit(work)
+            future = self._executor.submit(contextvars.copy_context().run, work)
         except RuntimeError:  # the process is shutting down
             self._free.release()
             return None

@@ -114,6 +114,12 @@ def test_buckets_live_wherever_redis_or_valkey_answers(uri: str) -> None:
         ("SESSION_TIMEOUT_MINUTES", ["0", "525601"]),
         ("LOG_LEVEL", ["loud", "0"]),
         ("LOG_STDOUT", ["yes", "2"]),
+        ("LOG_HTTP_URL", ["elk.example", "ftp://elk.example", "http://"]),
+        ("LOG_HTTP_FORMAT", ["splunk", "elastic search"]),
+        ("LOG_HTTP_INDEX", ["Logs", "_logs", "logs/2026", "logs*", "-logs", "l" * 256]),
+        ("LOG_HTTP_AUTHORIZATION", ["ApiKey é", "ApiKey a\nHost: b"]),
+        ("METRICS_KEY", ["short", "k" * 31, "k" * 20 + " " + "k" * 20, "k" * 31 + "é"]),
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", ["collector:4318", "grpc://collector:4317"]),
     ],
 )
 def test_a_wrong_value_is_one_line_that_names_the_variable(name: str, values: list[str]) -> None:
@@ -145,6 +151,9 @@ def test_no_secret_is_repeated_in_the_complaint() -> None:
         {"DATABASE_URL": "mysql://icmp:zanzibar@db"},
         {"OPENAI_BASE_URL": "ftp://me:zanzibar@model.example"},
         {"RATE_LIMIT_STORAGE_URI": "redis://:zanzibar@a:b"},
+        {"LOG_HTTP_URL": "ftp://me:zanzibar@elk.example"},
+        {"LOG_HTTP_AUTHORIZATION": "ApiKey zanzibar\u00e9"},
+        {"METRICS_KEY": "zanzibar"},
     ):
         with pytest.raises(BadSetting) as refused:
             from_environment(NEEDED | wrong)

@@ -7,7 +7,7 @@ import re
 import socket
 import subprocess
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -58,7 +58,13 @@ def running(
             [own.get(word, word) for word in serving.command(settings, name="icmp test")],
             cwd=launch.PROJECT,
             # Empty counts as not set, and keeps a developer's .env out.
-            env={"PATH": "/usr/bin:/bin", "OPENAI_API_KEY": "", "OPENAI_BASE_URL": "", **chosen},
+            env={
+                "PATH": "/usr/bin:/bin",
+                "OPENAI_API_KEY": "",
+                "OPENAI_BASE_URL": "",
+                **chosen,
+                **serving.shared_counters(),
+            },
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
@@ -78,3 +84,11 @@ def _port(process: subprocess.Popen[bytes], log: Path, environment: Mapping[str,
             return int(told[1])
         time.sleep(0.05)
     raise AssertionError(f"gunicorn did not start with {sorted(environment)}: {log.read_text(encoding='utf-8')}")
+
+
+def until(is_so: Callable[[], bool]) -> None:
+    """Wait for something that happens elsewhere."""
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while not is_so():
+        assert time.monotonic() < deadline, "it never came to pass"
+        time.sleep(0.02)

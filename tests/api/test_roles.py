@@ -34,6 +34,7 @@ EXPECTED: dict[str, set[str]] = {
     "GET /healthz": ANYBODY,
     "GET /readyz": ANYBODY,
     "GET /openapi.json": ANYBODY,
+    "GET /metrics": MASTER,
     "POST /api/save-config": ANYBODY,
     "POST /api/clear-config": ANYBODY,
     "POST /api/v1/auth/login": ANYBODY,

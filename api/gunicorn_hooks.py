@@ -1,0 +1,30 @@
+"""What gunicorn does when one of its processes begins or ends: turns of lost workers are watched for, counters that the
+processes share are put in order."""
+
+from __future__ import annotations
+
+import shutil
+
+from gunicorn.arbiter import Arbiter
+from gunicorn.workers.base import Worker
+from prometheus_client import multiprocess
+
+from api import replies, serving
+
+
+def post_worker_init(worker: Worker) -> None:
+    """Watch from the first moment on: after a crash of everything there may be no request that would begin it."""
+    replies.watch(worker.wsgi.extensions["icmp"])
+
+
+def child_exit(server: Arbiter, worker: Worker) -> None:
+    """A dead worker's counts stay, what it measured of itself goes."""
+    if serving.COUNTERS in server.cfg.env_orig:
+        multiprocess.mark_process_dead(worker.pid)  # type: ignore[no-untyped-call]
+
+
+def on_exit(server: Arbiter) -> None:
+    """Remove the folder, unless a newer server that this one started goes on counting in it."""
+    folder = server.cfg.env_orig.get(serving.COUNTERS)
+    if folder and not server.reexec_pid:
+        shutil.rmtree(folder, ignore_errors=True)

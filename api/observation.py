@@ -1,0 +1,77 @@
+"""What is seen of every request: its id, its line in the log, its numbers and its span."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import re
+import time
+import uuid
+from typing import Any
+
+from flask import Flask, Response, g, request
+
+from api import logs, metrics
+from api.traces import Traces
+
+_WELL_FORMED = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+_QUIET = {"/healthz", "/readyz", "/metrics"}
+log = logging.getLogger("icmp.request")
+
+
+def register(app: Flask, traces: Traces) -> None:
+    """Give each request an id, and see to what it leaves behind."""
+
+    @app.before_request
+    def begin() -> None:
+        sent = request.headers.get("X-Request-ID", "")
+        g.request_id = sent if _WELL_FORMED.fullmatch(sent) else str(uuid.uuid4())
+        g.started = time.monotonic()
+        g.span = traces.begin(_method(), _route(), request.headers)
+        if g.span is not None:
+            g.trace_id = g.span.trace_id
+
+    @app.after_request
+    def end(response: Response) -> Response:
+        response.headers["X-Request-ID"] = g.request_id
+        # g is gone when the last piece of a stream has left: what it holds by then is asked for through this object.
+        known: Any = g._get_current_object()
+        finish = functools.partial(_finish, known, _method(), _route(), response.status_code)
+        if response.is_streamed:
+            response.call_on_close(finish)
+        else:
+            finish()
+        return response
+
+    @app.teardown_request
+    def leave(_error: BaseException | None) -> None:
+        if g.get("span") is not None:
+            g.span.leave()
+
+
+def _method() -> str:
+    """The method, if it is one: a caller may send any word."""
+    return request.method if request.method in metrics.METHODS else metrics.OTHER
+
+
+def _route() -> str:
+    """The rule that matched; a path could hold anything."""
+    return request.url_rule.rule if request.url_rule else "none"
+
+
+def _finish(known: Any, method: str, route: str, status: int) -> None:
+    seconds = time.monotonic() - known.started
+    metrics.count_request(method, route, status, seconds)
+    log.log(
+        logging.DEBUG if route in _QUIET and status < 400 else logging.INFO,
+        "request",
+        extra={
+            **logs.ids(known),
+            "method": method,
+            "route": route,
+            "status": status,
+            "duration_ms": round(seconds * 1000, 1),
+        },
+    )
+    if known.get("span") is not None:
+        known.span.end(status, logs.ids(known))
