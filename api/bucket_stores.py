@@ -11,7 +11,6 @@ from limits.strategies import STRATEGIES, RateLimiter
 
 import db
 from db.rate_buckets import Buckets, BucketsUnavailable, PostgresBuckets, Size
-from db.redis_buckets import RedisBuckets
 
 STRATEGY = "token-bucket"
 URI = "icmp://"
@@ -22,7 +21,12 @@ _NO_COUNTERS = "buckets have no counters and no windows"
 
 def chosen(storage_uri: str | None, database: db.Database) -> Buckets:
     """The buckets in Redis or Valkey if an address is set, else those in PostgreSQL. Connects to nothing."""
-    return PostgresBuckets(database) if storage_uri is None else RedisBuckets(storage_uri, database)
+    if storage_uri is None:
+        return PostgresBuckets(database)
+    # The client's package is heavy, and most servers do without.
+    from db import redis_buckets
+
+    return redis_buckets.RedisBuckets(storage_uri, database)
 
 
 class BucketStorage(Storage):

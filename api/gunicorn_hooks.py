@@ -4,7 +4,9 @@ processes share are put in order."""
 from __future__ import annotations
 
 import shutil
+from typing import cast
 
+from flask import Flask
 from gunicorn.arbiter import Arbiter
 from gunicorn.workers.base import Worker
 from prometheus_client import multiprocess
@@ -14,7 +16,7 @@ from api import replies, serving
 
 def post_worker_init(worker: Worker) -> None:
     """Watch from the first moment on: after a crash of everything there may be no request that would begin it."""
-    replies.watch(worker.wsgi.extensions["icmp"])
+    replies.watch(cast(Flask, worker.wsgi).extensions["icmp"])
 
 
 def child_exit(server: Arbiter, worker: Worker) -> None:

@@ -8,9 +8,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
+from typing import Any
 from urllib.parse import SplitResult, quote, urlsplit
 
-from db import kms, redis_buckets
+from db import kms
 from db.cipher import Keyring
 from nlp import addresses
 
@@ -108,22 +109,34 @@ def from_environment(env: Mapping[str, str]) -> Settings:
         allowed_origins=_origins(reader),
         api_call_allowed_hosts=_hosts(reader),
         trusted_proxies=_networks(reader),
-        log_level=reader.choice("LOG_LEVEL", "INFO", {"DEBUG", "INFO", "WARNING", "ERROR"}),
-        log_stdout=reader.choice("LOG_STDOUT", "0", {"0", "1"}) == "1",
-        log_http_url=reader.url("LOG_HTTP_URL"),
-        log_http_format=reader.choice("LOG_HTTP_FORMAT", "ELASTICSEARCH", {"ELASTICSEARCH", "LOGSTASH"}).lower(),
-        log_http_index=_index(reader),
-        log_http_authorization=reader.header("LOG_HTTP_AUTHORIZATION"),
-        metrics_key=_metrics_key(reader),
-        otel_exporter_otlp_endpoint=reader.url("OTEL_EXPORTER_OTLP_ENDPOINT"),
         data_dir=Path(reader.text("DATA_DIR") or ".data"),
-        host=reader.text("BIND_HOST") or "127.0.0.1",
-        port=reader.whole("PORT", 8000, low=1, high=65_535),
-        web_concurrency=reader.whole("WEB_CONCURRENCY", 2, low=1, high=64),
-        web_threads=reader.whole("WEB_THREADS", 400, low=1, high=1000),
-        turns_at_once=reader.whole("TURNS_AT_ONCE", 360, low=1, high=1000),
-        db_pool_size=reader.whole("DB_POOL_SIZE", 8, low=1, high=200),
+        **_watching(reader),
+        **_serving(reader),
     )
+
+
+def _watching(reader: _Reader) -> dict[str, Any]:
+    return {
+        "log_level": reader.choice("LOG_LEVEL", "INFO", {"DEBUG", "INFO", "WARNING", "ERROR"}),
+        "log_stdout": reader.choice("LOG_STDOUT", "0", {"0", "1"}) == "1",
+        "log_http_url": reader.url("LOG_HTTP_URL"),
+        "log_http_format": reader.choice("LOG_HTTP_FORMAT", "ELASTICSEARCH", {"ELASTICSEARCH", "LOGSTASH"}).lower(),
+        "log_http_index": _index(reader),
+        "log_http_authorization": reader.header("LOG_HTTP_AUTHORIZATION"),
+        "metrics_key": _metrics_key(reader),
+        "otel_exporter_otlp_endpoint": reader.url("OTEL_EXPORTER_OTLP_ENDPOINT"),
+    }
+
+
+def _serving(reader: _Reader) -> dict[str, Any]:
+    return {
+        "host": reader.text("BIND_HOST") or "127.0.0.1",
+        "port": reader.whole("PORT", 8000, low=1, high=65_535),
+        "web_concurrency": reader.whole("WEB_CONCURRENCY", 2, low=1, high=64),
+        "web_threads": reader.whole("WEB_THREADS", 400, low=1, high=1000),
+        "turns_at_once": reader.whole("TURNS_AT_ONCE", 360, low=1, high=1000),
+        "db_pool_size": reader.whole("DB_POOL_SIZE", 8, low=1, high=200),
+    }
 
 
 class _Reader:
@@ -260,7 +273,12 @@ def _database_url(reader: _Reader) -> str:
 def _storage_uri(reader: _Reader) -> str | None:
     """The address of a Redis or Valkey; never repeated in the complaint, for it may hold a password."""
     uri = reader.text("RATE_LIMIT_STORAGE_URI")
-    if uri is not None and not redis_buckets.is_address(uri):
+    if uri is None:
+        return None
+    # The client's package is heavy, and most servers do without.
+    from db import redis_buckets
+
+    if not redis_buckets.is_address(uri):
         raise BadSetting(
             "RATE_LIMIT_STORAGE_URI is not redis://, rediss://, valkey:// or valkeys://host[:port][/number], nor"
             " unix:///path"

@@ -88,4 +88,4 @@ def test_a_killed_workers_counts_stay_and_its_gauges_go(served: gunicorn_server.
     assert _welcomes(served) == before_kill
     _ask(served, 7)
     assert _welcomes(served) == before_kill + 7
-    assert _page(served).get(idle, 0) == 0
+    assert _page(served).get(idle, 0) <= 2, "only the new workers' own"

@@ -30,6 +30,7 @@ POINTS = [
 ]
 CASES = [(point, kind) for point in POINTS for kind in KINDS]
 AT_ONCE = 10
+ATTEMPTS = 5
 PATIENCE_SECONDS = 60
 LOOK_UP = {"method": "database_query", "config": {"source": "products", "where": {"sku": "{{ data.order_number }}"}}}
 STAGE = shop.ORDER_STATUS | {"data_retrieval": LOOK_UP}
@@ -87,20 +88,24 @@ def _insist(client: Client, body: dict[str, Any], **headers: str) -> tuple[int, 
 
 
 def test_a_fault_anywhere_still_ends_in_exactly_one_reply(client: Client, fired: Path, sql: Sql) -> None:
-    def case(number: int) -> tuple[str, str]:
+    def case(number: int) -> dict[str, str]:
+        """Messages until the fault has happened: a turn that another case's kill made others take over misses it."""
         point, kind = CASES[number]
-        body = {"user_id": str(uuid.uuid4()), "message": "Where is my order or parcel 4411?"}
-        headers = {"Idempotency-Key": f"case-{number}", "X-Fault": f"{point}/{kind}/{number}"}
-        status, answer = _insist(client, body, **headers)
-        assert status == 200, (point, kind, answer)
-        again = _insist(client, body, **headers)[1]
-        assert again == answer, (point, kind)
-        return body["user_id"], answer["conversation_id"]
+        conversations = {}
+        for attempt in range(ATTEMPTS):
+            body = {"user_id": str(uuid.uuid4()), "message": "Where is my order or parcel 4411?"}
+            headers = {"Idempotency-Key": f"case-{number}-{attempt}", "X-Fault": f"{point}/{kind}/{number}"}
+            status, answer = _insist(client, body, **headers)
+            assert status == 200, (point, kind, answer)
+            again = _insist(client, body, **headers)[1]
+            assert again == answer, (point, kind)
+            conversations[body["user_id"]] = answer["conversation_id"]
+            if (fired / str(number)).exists():
+                return conversations
+        raise AssertionError(f"{CASES[number]} never happened")
 
     with ThreadPoolExecutor(AT_ONCE) as threads:
-        conversations = dict(threads.map(case, range(len(CASES))))
-    missed = [CASES[number] for number in range(len(CASES)) if not (fired / str(number)).exists()]
-    assert missed == []
+        conversations = dict(entry for found in threads.map(case, range(len(CASES))) for entry in found.items())
     told = sql(
         "SELECT conversation_id, array_agg(sender_type ORDER BY sequence) FROM messages"
         " WHERE business_id = %s GROUP BY conversation_id",
