@@ -34,7 +34,8 @@ from api import (
 from api.bodies import StrictRequest
 from api.parts import Parts
 from api.serving import GRACE_SECONDS
-from api.settings import BadSetting, Settings, from_environment
+from api.setting_reader import BadSetting
+from api.settings import Settings, from_environment
 from db import keys
 from nlp import egress, llm, offline, side_by_side
 

@@ -16,7 +16,8 @@ from pathlib import Path
 
 import db
 from api import demo, env_file, serving, settings
-from api.settings import BadSetting, Settings
+from api.setting_reader import BadSetting
+from api.settings import Settings
 from db import embedded, keys, migrate, ownership
 from db.cipher import Undecryptable
 

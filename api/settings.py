@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Any
-from urllib.parse import SplitResult, quote, urlsplit
+from urllib.parse import quote
 
+from api.setting_reader import PORTS, BadSetting, Reader, web_address
 from db import kms
 from db.cipher import Keyring
 from nlp import addresses
@@ -18,12 +19,7 @@ from nlp import addresses
 Network = IPv4Network | IPv6Network
 OFFLINE_MODEL = "icmp-offline"
 DEFAULT_MODEL = "gpt-5.4-mini"
-_PORTS = {"http": 80, "https": 443}
 _KEY_ARN = re.compile(r"arn:aws[a-z-]*:kms:[a-z0-9-]+:\d{12}:key/[A-Za-z0-9-]+")
-
-
-class BadSetting(Exception):
-    """A setting is missing or wrong; the text is one line that names the variable."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +77,7 @@ class Settings:
 
 def from_environment(env: Mapping[str, str]) -> Settings:
     """Read every setting from `env`; raises BadSetting with one line naming the variable at fault."""
-    reader = _Reader(env)
+    reader = Reader(env)
     database_url = _database_url(reader)
     openai_api_key, openai_base_url = reader.text("OPENAI_API_KEY"), reader.url("OPENAI_BASE_URL")
     offline = openai_api_key is None and openai_base_url is None
@@ -115,7 +111,7 @@ def from_environment(env: Mapping[str, str]) -> Settings:
     )
 
 
-def _watching(reader: _Reader) -> dict[str, Any]:
+def _watching(reader: Reader) -> dict[str, Any]:
     return {
         "log_level": reader.choice("LOG_LEVEL", "INFO", {"DEBUG", "INFO", "WARNING", "ERROR"}),
         "log_stdout": reader.choice("LOG_STDOUT", "0", {"0", "1"}) == "1",
@@ -128,7 +124,7 @@ def _watching(reader: _Reader) -> dict[str, Any]:
     }
 
 
-def _serving(reader: _Reader) -> dict[str, Any]:
+def _serving(reader: Reader) -> dict[str, Any]:
     return {
         "host": reader.text("BIND_HOST") or "127.0.0.1",
         "port": reader.whole("PORT", 8000, low=1, high=65_535),
@@ -139,70 +135,7 @@ def _serving(reader: _Reader) -> dict[str, Any]:
     }
 
 
-class _Reader:
-    """Typed look-ups in a mapping of strings; an empty string counts as not set."""
-
-    def __init__(self, env: Mapping[str, str]) -> None:
-        self._env = env
-
-    def text(self, name: str) -> str | None:
-        return self._env.get(name, "").strip() or None
-
-    def number(self, name: str, default: float, *, low: float, high: float) -> float:
-        text = self.text(name)
-        try:
-            value = default if text is None else float(text)
-        except ValueError:
-            raise BadSetting(f"{name} is not a number: {text!r}") from None
-        if not low <= value <= high:
-            raise BadSetting(f"{name} must lie between {low:g} and {high:g}, not {value:g}")
-        return value
-
-    def whole(self, name: str, default: int, *, low: int, high: int) -> int:
-        value = self.number(name, default, low=low, high=high)
-        if value != int(value):
-            raise BadSetting(f"{name} must be a whole number, not {value:g}")
-        return int(value)
-
-    def choice(self, name: str, default: str, allowed: set[str]) -> str:
-        value = (self.text(name) or default).upper()
-        if value not in allowed:
-            raise BadSetting(f"{name} must be one of {', '.join(sorted(allowed))}, not {value!r}")
-        return value
-
-    def url(self, name: str) -> str | None:
-        value = self.text(name)
-        if value is not None and _web_address(value) is None:
-            raise BadSetting(f"{name} is not an address of the form http(s)://host[:port][/path]")
-        return value
-
-    def header(self, name: str) -> str | None:
-        value = self.text(name)
-        if value is not None and not (value.isascii() and value.isprintable()):
-            raise BadSetting(f"{name} must be printable ASCII: it travels in a header")
-        return value
-
-    def database_url(self, name: str) -> str | None:
-        value = self.text(name)
-        if value is not None and not value.startswith(("postgresql://", "postgres://")):
-            raise BadSetting(f"{name} does not start with postgresql://")
-        return value
-
-    def parts(self, name: str) -> list[str]:
-        return [part.strip() for part in self._env.get(name, "").split(",") if part.strip()]
-
-
-def _web_address(url: str) -> SplitResult | None:
-    """The parts of an http(s) address; None when it is none."""
-    try:
-        parts = urlsplit(url)
-        has_port = parts.port is not None or not parts.netloc.endswith(":")
-    except ValueError:
-        return None
-    return parts if parts.scheme in _PORTS and parts.hostname and has_port else None
-
-
-def _master_key(reader: _Reader) -> str:
+def _master_key(reader: Reader) -> str:
     key = reader.text("ICMP_API_KEY")
     if key is None:
         raise BadSetting("ICMP_API_KEY is missing: set the master key (32 characters or more)")
@@ -213,21 +146,21 @@ def _master_key(reader: _Reader) -> str:
     return key
 
 
-def _metrics_key(reader: _Reader) -> str | None:
+def _metrics_key(reader: Reader) -> str | None:
     key = reader.header("METRICS_KEY")
     if key is not None and (len(key) < 32 or " " in key):
         raise BadSetting("METRICS_KEY must be 32 characters or more, without blanks")
     return key
 
 
-def _index(reader: _Reader) -> str:
+def _index(reader: Reader) -> str:
     index = reader.text("LOG_HTTP_INDEX") or "logs-icmp-default"
     if not re.fullmatch(r"[a-z0-9][a-z0-9._-]{0,254}", index):
         raise BadSetting("LOG_HTTP_INDEX is no name of an index: lower case letters, digits, '.', '_' and '-'")
     return index
 
 
-def _encryption_keys(reader: _Reader) -> tuple[tuple[str, bytes], ...]:
+def _encryption_keys(reader: Reader) -> tuple[tuple[str, bytes], ...]:
     text, keys = reader.text("ENCRYPTION_KEY"), []
     if text is None and reader.text("KMS_KEY_ID") is None:
         raise BadSetting("ENCRYPTION_KEY is missing: set id:base64 of 32 random bytes, or KMS_KEY_ID")
@@ -245,7 +178,7 @@ def _encryption_keys(reader: _Reader) -> tuple[tuple[str, bytes], ...]:
     return tuple(keys)
 
 
-def _key_arns(reader: _Reader, name: str) -> tuple[str, ...]:
+def _key_arns(reader: Reader, name: str) -> tuple[str, ...]:
     """ARNs of keys of AWS KMS. An alias would not do: it may name another key tomorrow."""
     arns = reader.parts(name)
     for arn in arns:
@@ -256,7 +189,7 @@ def _key_arns(reader: _Reader, name: str) -> tuple[str, ...]:
     return tuple(arns)
 
 
-def _database_url(reader: _Reader) -> str:
+def _database_url(reader: Reader) -> str:
     url = reader.database_url("DATABASE_URL")
     if url is not None:
         return url
@@ -270,7 +203,7 @@ def _database_url(reader: _Reader) -> str:
     return f"postgresql://{login}@{quote(host, safe='')}:{port}/{quote(reader.text('DB_NAME') or 'icmp', safe='')}"
 
 
-def _storage_uri(reader: _Reader) -> str | None:
+def _storage_uri(reader: Reader) -> str | None:
     """The address of a Redis or Valkey; never repeated in the complaint, for it may hold a password."""
     uri = reader.text("RATE_LIMIT_STORAGE_URI")
     if uri is None:
@@ -286,19 +219,19 @@ def _storage_uri(reader: _Reader) -> str | None:
     return uri
 
 
-def _origins(reader: _Reader) -> frozenset[str]:
+def _origins(reader: Reader) -> frozenset[str]:
     """As browsers write them: in lower case, without the scheme's own port."""
     origins = [part.rstrip("/").lower() for part in reader.parts("ALLOWED_ORIGINS")]
     for origin in origins:
-        parts = _web_address(origin)
+        parts = web_address(origin)
         if parts is None or origin != f"{parts.scheme}://{parts.netloc}" or "@" in origin:
             raise BadSetting(f"ALLOWED_ORIGINS holds {origin!r}; an origin is http(s)://host[:port]")
-        if parts.port == _PORTS[parts.scheme]:
+        if parts.port == PORTS[parts.scheme]:
             raise BadSetting(f"ALLOWED_ORIGINS holds {origin!r}; browsers leave out the port {parts.port} there")
     return frozenset(origins)
 
 
-def _hosts(reader: _Reader) -> frozenset[str]:
+def _hosts(reader: Reader) -> frozenset[str]:
     """The hosts that stages may call although they are private, or without TLS."""
     hosts = [part.lower() for part in reader.parts("API_CALL_ALLOWED_HOSTS")]
     for host in hosts:
@@ -309,7 +242,7 @@ def _hosts(reader: _Reader) -> frozenset[str]:
     return frozenset(hosts)
 
 
-def _networks(reader: _Reader) -> tuple[Network, ...]:
+def _networks(reader: Reader) -> tuple[Network, ...]:
     """The proxies whose X-Forwarded-For is believed: addresses or CIDR ranges, comma separated."""
     try:
         return tuple(ip_network(part) for part in reader.parts("TRUSTED_PROXIES"))
