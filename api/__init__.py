@@ -6,6 +6,7 @@ from flask import Blueprint, Flask
 
 from api import (
     agents,
+    analytics,
     businesses,
     config,
     conversations,
@@ -42,6 +43,7 @@ RESOURCES = (
     conversations,
     ledger,
     events,
+    analytics,
     products,
     services,
     orders,

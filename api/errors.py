@@ -11,6 +11,7 @@ from werkzeug.routing import RequestRedirect
 
 import auth
 import db
+from db import analytics
 from nlp.errors import BadLookUp, BadSchema, BadTemplate, ModelUnavailable
 
 log = logging.getLogger(__name__)
@@ -63,6 +64,12 @@ class TooManyPasswords(Exception):
     retry_after_s = 1
 
 
+class TooManySums(Exception):
+    """Too many analytics are being added up at once"""
+
+    retry_after_s = 1
+
+
 class Row(NamedTuple):
     """What a caller sees of an error; an empty `details` shows the exception's own text."""
 
@@ -108,6 +115,12 @@ TABLE: dict[type[Exception], Row] = {
     ),
     TooManyPasswords: Row(
         503, "SERVER_ERROR", "Too many passwords are being checked at once", "Try again after Retry-After seconds"
+    ),
+    TooManySums: Row(
+        503, "SERVER_ERROR", "Too many analytics are being added up at once", "Try again after Retry-After seconds"
+    ),
+    analytics.TooSlow: Row(
+        503, "DATABASE_UNAVAILABLE", "The period cannot be added up in time", "Ask for a shorter period"
     ),
     db.DatabaseUnavailable: Row(
         503, "DATABASE_UNAVAILABLE", "The database cannot be used at the moment", "Try again shortly", "Temporary fault"
