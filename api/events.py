@@ -51,7 +51,7 @@ def get_events(business_id: str, query: dict[str, Any]) -> Reply:
     page = paging.page_of(query)
     with tenant(business_id) as conn:
         rows = events.list_page(conn, business_id, paging.filters_of(query), page)
-    return paging.listed(rows, page, (rows[-1].event_timestamp, rows[-1].event_id) if rows else None)
+    return paging.listed(rows, page, lambda row: (row.event_timestamp, row.event_id))
 
 
 def _check_businesses(batch: list[dict[str, Any]], known: set[str], *, is_array: bool) -> None:
