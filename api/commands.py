@@ -12,7 +12,7 @@ from flask import Flask, current_app
 from flask.cli import with_appcontext
 
 import db
-from api import bodies, businesses, config, config_document, config_file, contract, openapi
+from api import bodies, businesses, config, config_document, config_file, contract, openapi, retention
 from api.errors import InvalidRequest
 from api.parts import parts
 from db import migrate
@@ -25,6 +25,7 @@ def register(app: Flask) -> None:
     app.cli.add_command(write_openapi)
     app.cli.add_command(export_config)
     app.cli.add_command(import_config)
+    app.cli.add_command(purge_old)
 
 
 @click.command("migrate")
@@ -87,6 +88,34 @@ def import_config(business_id: uuid.UUID, file: BinaryIO, dry_run: bool) -> None
     for line in _lines(found):
         click.echo(line)
     click.echo("dry run: nothing was changed" if dry_run else "done")
+
+
+_DAYS = click.IntRange(1, 36_500)
+
+
+@click.command("purge")
+@click.option("--messages-older-than", type=_DAYS, metavar="DAYS", help="Conversations without a change for so long.")
+@click.option("--events-older-than", type=_DAYS, metavar="DAYS", help="Events received so long ago.")
+@click.option("--ended-sessions", is_flag=True, help="Sessions of browsers and people that are over.")
+@click.option("--rows", type=click.IntRange(1, 100_000), default=1000, show_default=True, help="In one transaction.")
+@with_appcontext
+def purge_old(messages_older_than: int | None, events_older_than: int | None, ended_sessions: bool, rows: int) -> None:
+    """Delete what is older than it should be kept, of all businesses: conversations with their messages and ledgers,
+    events, sessions. Nothing is deleted that no option names. May run beside traffic and be stopped at any time."""
+    if messages_older_than is None and events_older_than is None and not ended_sessions:
+        raise click.UsageError("name what to delete: --messages-older-than, --events-older-than or --ended-sessions")
+    wish = retention.Wish(messages_older_than, events_older_than, ended_sessions, rows)
+    outcome = retention.Outcome()
+    try:
+        with _told():
+            retention.run(parts().database, wish, outcome)
+    finally:
+        for table, number in sorted(outcome.deleted.items()):
+            click.echo(f"deleted {table}: {number}")
+        for business_id, fault in outcome.unfinished.items():
+            click.echo(f"unfinished business {business_id}: {fault}", err=True)
+    if outcome.unfinished:
+        raise click.ClickException("not all businesses were finished: run the command again")
 
 
 @contextmanager

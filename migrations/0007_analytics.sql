@@ -13,6 +13,9 @@ CREATE INDEX turns_of_time ON turns (business_id, created_at);
 CREATE INDEX turn_steps_of_time ON turn_steps (business_id, created_at);
 CREATE INDEX messages_of_time ON messages (business_id, created_at) INCLUDE (sender_type);
 
+-- Retention goes by when an event was received: event_timestamp is the sender's clock, which may say anything.
+CREATE INDEX events_of_receipt ON events (business_id, received_at);
+
 -- Retention visits one business after another. By id, a few at a time: a row of list_businesses costs their catalogues.
 CREATE FUNCTION list_business_ids(after_id uuid, row_limit integer) RETURNS SETOF uuid
     LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp AS $$
