@@ -43,7 +43,8 @@ def get_summary(business_id: str, query: dict[str, Any]) -> dict[str, Any]:
     with _sums(business_id) as conn:
         began = analytics.count_conversations(conn, business_id, period)
         sent = analytics.count_messages(conn, business_id, period)
-        counts, usage = analytics.count_turns(conn, business_id, period)
+        counts = analytics.count_turns(conn, business_id, period)
+        usage = analytics.sum_usage(conn, business_id, period)
     started = sum(began.values())
     p50, p95 = counts.latencies_ms or (None, None)
     return {

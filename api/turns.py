@@ -202,7 +202,9 @@ def _save(parts: Parts, work: Work) -> Answer:
 def _close(conn: db.Connection, work: Work, current: Conversation, reply: Message | None) -> Answer:
     """End the turn with its ledger and the answer to each of its messages; raises Fenced."""
     timings = answers.timings_ms(work.started, work.turn)
-    _finish(conn, work, {"state": "done", "timings_ms": timings})
+    _finish(
+        conn, work, {"state": "done", "timings_ms": timings, **({} if reply is None else _made(work.turn, current))}
+    )
     bodies = {
         message.message_id: answers.without_reply(current, message, timings)
         if reply is None
@@ -212,6 +214,15 @@ def _close(conn: db.Connection, work: Work, current: Conversation, reply: Messag
     answer = Answer(202 if reply is None else 200, bodies)
     message_requests.answer(conn, work.claim.business_id, work.key, answer.status, bodies)
     return answer
+
+
+def _made(turn: Turn, before: Conversation) -> dict[str, Any]:
+    """What a turn with a reply makes of its conversation, for analytics: known at this moment only."""
+    return {
+        "entered_stage": turn.stage is not None and turn.stage.stage_id != before.stage_id,
+        "missing_fields": list(turn.missing_fields),
+        "conversation_status": turn.status,
+    }
 
 
 def _finish(conn: db.Connection, work: Work, values: Mapping[str, Any]) -> None:

@@ -108,10 +108,16 @@ def count_messages(conn: Connection, business_id: str, period: Period) -> dict[s
     return dict(fetch_all(conn, _MESSAGES, _values(business_id, period)))
 
 
-def count_turns(conn: Connection, business_id: str, period: Period) -> tuple[Counts, Usage]:
-    """The turns that began in the period, and what those that ended have used."""
+def count_turns(conn: Connection, business_id: str, period: Period) -> Counts:
+    """The turns that began in the period."""
     [row] = fetch_all(conn, _TURNS, _values(business_id, period))
-    return Counts(*row[:7]), _usage(*row[7:])
+    return Counts(*row)
+
+
+def sum_usage(conn: Connection, business_id: str, period: Period) -> Usage:
+    """Tokens and cost of all steps stored in the period."""
+    [row] = fetch_all(conn, _TOTAL_USAGE, _values(business_id, period))
+    return _usage(*row)
 
 
 def list_stages(conn: Connection, business_id: str, period: Period, silence_minutes: int) -> list[StageFunnel]:
@@ -151,9 +157,7 @@ _TURNS = """
            count(*) FILTER (WHERE state = 'failed'), count(*) FILTER (WHERE state = 'open'),
            count(DISTINCT conversation_id) FILTER (WHERE conversation_status = 'paused'),
            percentile_cont(ARRAY[0.5, 0.95]) WITHIN GROUP (ORDER BY (timings_ms ->> 'total')::double precision)
-               FILTER (WHERE state = 'done'),
-           coalesce(sum(prompt_tokens), 0), coalesce(sum(completion_tokens), 0), coalesce(sum(cost_usd), 0),
-           count(*) FILTER (WHERE cost_usd IS NULL AND state <> 'open')
+               FILTER (WHERE state = 'done')
     FROM turns WHERE business_id = %(business_id)s AND created_at >= %(since)s AND created_at < %(until)s
 """
 # A visit is a run of turns from one that entered a stage to the next one that did. Turns that entered nothing before
@@ -200,15 +204,21 @@ _STAGES = """
     LEFT JOIN (SELECT stage_id, stage_name FROM stages WHERE business_id = %(business_id)s) stages USING (stage_id)
     ORDER BY coalesce(entered, 0) DESC, totals.turns DESC, 2, stage_id
 """
-_USAGE = """
+_SUMS = """
+    coalesce(sum(prompt_tokens), 0), coalesce(sum(completion_tokens), 0), coalesce(sum(cost_usd), 0),
+    count(*) FILTER (WHERE cost_usd IS NULL)
+"""
+# A step without a model asked none: it was skipped, or looked something up.
+_STEPS = """
+    turn_steps WHERE business_id = %(business_id)s AND created_at >= %(since)s AND created_at < %(until)s
+    AND model IS NOT NULL
+"""
+_TOTAL_USAGE = f"SELECT {_SUMS} FROM {_STEPS}"
+_USAGE = f"""
     SELECT CASE grouping(day, model, stage_name) WHEN 3 THEN 'day' WHEN 5 THEN 'model' WHEN 6 THEN 'stage'
                ELSE 'total' END AS by,
-           coalesce(day::text, model, stage_name), count(*), coalesce(sum(prompt_tokens), 0),
-           coalesce(sum(completion_tokens), 0), coalesce(sum(cost_usd), 0), count(*) FILTER (WHERE cost_usd IS NULL)
-    FROM (
-        SELECT created_at::date AS day, model, stage_name, prompt_tokens, completion_tokens, cost_usd
-        FROM turn_steps
-        WHERE business_id = %(business_id)s AND created_at >= %(since)s AND created_at < %(until)s
-          AND model IS NOT NULL{where}) steps
+           coalesce(day::text, model, stage_name), count(*), {_SUMS}
+    FROM (SELECT created_at::date AS day, model, stage_name, prompt_tokens, completion_tokens, cost_usd
+          FROM {_STEPS}{{where}}) steps
     GROUP BY GROUPING SETS ((), (day), (model), (stage_name)) ORDER BY 1, 2
 """

@@ -129,7 +129,9 @@ def test_waiting_messages_are_answered_together(thinker: Thinker, sql: Sql) -> N
     assert len(client.get(f"/api/v1/conversations/{conversation_id}/turns").body) == 3
 
 
-def test_a_message_beyond_those_that_may_wait_is_refused(thinker: Thinker, sql: Sql, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_message_beyond_those_that_may_wait_is_refused(
+    thinker: Thinker, sql: Sql, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(acceptance, "MAX_WAITING", 3)
     client, user_id, gate = _shop(thinker, "queue"), str(uuid.uuid4()), Gate()
     thinker.script(response_generation=[_echo, gate.before(_echo), _echo])
