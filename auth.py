@@ -42,7 +42,7 @@ RIGHTS: dict[str, tuple[frozenset[str], frozenset[str]]] = {
     **dict.fromkeys(("conversations", "orders"), (_STAFF, _DESK)),
     "messages": (_STAFF, _ADMINS),  # to post one is to speak as a customer
     "ledger": (_STAFF, _NOBODY),
-    "events": (_AUDIT, _NOBODY),
+    **dict.fromkeys(("events", "analytics"), (_AUDIT, _NOBODY)),
     "stage_try": (_NOBODY, _ADMINS),
     "audit": (_AUDIT, _NOBODY),
     "keys": (_OWNER, _OWNER),

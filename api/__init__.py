@@ -6,6 +6,7 @@ from flask import Blueprint, Flask
 
 from api import (
     agents,
+    analytics,
     audit,
     businesses,
     config,
@@ -45,6 +46,7 @@ RESOURCES = (
     conversations,
     ledger,
     events,
+    analytics,
     products,
     services,
     orders,

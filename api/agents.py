@@ -36,7 +36,7 @@ def get_agents(business_id: str, query: dict[str, Any]) -> Reply:
     page = paging.page_of(query)
     with tenant(business_id) as conn:
         rows = agents.list_page(conn, business_id, page)
-    return paging.listed(rows, page, (rows[-1].created_at, rows[-1].agent_id) if rows else None)
+    return paging.listed(rows, page, lambda row: (row.created_at, row.agent_id))
 
 
 @routes.get("/agents/<agent_id>")

@@ -35,8 +35,7 @@ def get_audit(business_id: str | None, query: dict[str, Any]) -> Reply:
             rows = audit.list_platform(conn, filters, page)
         else:
             rows = audit.list_page(conn, business_id, filters, page)
-    last = (rows[-1].created_at, rows[-1].audit_id) if rows else None
-    return paging.listed([_shown(row) for row in rows], page, last)
+    return paging.listed([_shown(row) for row in rows], page, lambda row: (row["created_at"], row["audit_id"]))
 
 
 def _shown(entry: audit.Entry) -> dict[str, Any]:

@@ -52,8 +52,7 @@ def get_businesses(query: dict[str, Any]) -> Reply:
     page = paging.page_of(query)
     with parts().database.transaction(None) as conn:
         rows = businesses.list_all(conn, page)
-    last = (rows[-1].created_at, rows[-1].business_id) if rows else None
-    return paging.listed([_shown(row) for row in rows], page, last)
+    return paging.listed([_shown(row) for row in rows], page, lambda row: (row["created_at"], row["business_id"]))
 
 
 @routes.get("/businesses/<business_id>")

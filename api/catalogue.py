@@ -35,7 +35,7 @@ def listed(shelf: Shelf[Row], business_id: str, query: Mapping[str, Any]) -> Rep
     page = paging.page_of(query)
     with tenant(business_id) as conn:
         rows = shelf.list_page(conn, business_id, paging.filters_of(query), page)
-    return paging.listed(rows, page, (rows[-1].created_at, getattr(rows[-1], shelf.key)) if rows else None)
+    return paging.listed(rows, page, lambda row: (row.created_at, getattr(row, shelf.key)))
 
 
 def get(shelf: Shelf[Row], business_id: str, row_id: str) -> Row:

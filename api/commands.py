@@ -12,7 +12,19 @@ from flask import Flask, current_app
 from flask.cli import with_appcontext
 
 import db
-from api import bodies, businesses, config, config_document, config_file, contract, error_page, openapi, postman, trail
+from api import (
+    bodies,
+    businesses,
+    config,
+    config_document,
+    config_file,
+    contract,
+    error_page,
+    openapi,
+    postman,
+    retention,
+    trail,
+)
 from api.errors import InvalidRequest
 from api.parts import parts
 from db import migrate, rotation
@@ -28,6 +40,7 @@ def register(app: Flask) -> None:
     app.cli.add_command(export_config)
     app.cli.add_command(import_config)
     app.cli.add_command(rotate_keys)
+    app.cli.add_command(purge_old)
 
 
 @click.command("migrate")
@@ -129,6 +142,34 @@ def rotate_keys(new_data_keys: bool) -> None:
         click.echo(f"data keys made: {run.counts['new_data_keys']}, in use in {rotation.SPREAD_SECONDS:.0f} seconds")
     if run.faults:
         raise click.ClickException("; ".join(f"{count} cannot be opened: {why}" for why, count in run.faults.items()))
+
+
+_DAYS = click.IntRange(1, 36_500)
+
+
+@click.command("purge")
+@click.option("--messages-older-than", type=_DAYS, metavar="DAYS", help="Conversations without a change for so long.")
+@click.option("--events-older-than", type=_DAYS, metavar="DAYS", help="Events received so long ago.")
+@click.option("--ended-sessions", is_flag=True, help="Sessions of browsers and people that are over.")
+@click.option("--rows", type=click.IntRange(1, 100_000), default=1000, show_default=True, help="In one transaction.")
+@with_appcontext
+def purge_old(messages_older_than: int | None, events_older_than: int | None, ended_sessions: bool, rows: int) -> None:
+    """Delete what is older than it should be kept, of all businesses: conversations with their messages and ledgers,
+    events, sessions. Nothing is deleted that no option names. May run beside traffic and be stopped at any time."""
+    if messages_older_than is None and events_older_than is None and not ended_sessions:
+        raise click.UsageError("name what to delete: --messages-older-than, --events-older-than or --ended-sessions")
+    wish = retention.Wish(messages_older_than, events_older_than, ended_sessions, rows)
+    outcome = retention.Outcome()
+    try:
+        with _told():
+            retention.run(parts().database, wish, outcome)
+    finally:
+        for table, number in sorted(outcome.deleted.items()):
+            click.echo(f"deleted {table}: {number}")
+        for business_id, fault in outcome.unfinished.items():
+            click.echo(f"unfinished business {business_id}: {fault}", err=True)
+    if outcome.unfinished:
+        raise click.ClickException("not all businesses were finished: run the command again")
 
 
 @contextmanager

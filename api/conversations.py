@@ -77,8 +77,9 @@ def get_messages(business_id: str, conversation_id: str, query: dict[str, Any]) 
         key = cipher(conn, business_id)
         conversations.get(conn, business_id, key, conversation_id)
         rows = messages.list_page(conn, business_id, key, conversation_id, page)
-        place = messages.sequence(conn, business_id, rows[-1].message_id) if rows else 0
-    return paging.listed(rows, page, (place, rows[-1].message_id) if rows else None)
+        return paging.listed(
+            rows, page, lambda row: (messages.sequence(conn, business_id, row.message_id), row.message_id)
+        )
 
 
 @routes.post("/conversations/<conversation_id>/messages")
@@ -117,11 +118,11 @@ def get_turns(business_id: str, conversation_id: str, query: dict[str, Any]) -> 
     with tenant(business_id) as conn:
         conversations.get(conn, business_id, cipher(conn, business_id), conversation_id)
         rows = turns.list_page(conn, business_id, conversation_id, page)
-    return paging.listed(rows, page, (rows[-1].number, rows[-1].turn_id) if rows else None)
+    return paging.listed(rows, page, lambda row: (row.number, row.turn_id))
 
 
 def _listed(business_id: str, query: dict[str, Any], filters: dict[str, Any]) -> Reply:
     page = paging.page_of(query)
     with tenant(business_id) as conn:
         rows = conversations.list_page(conn, business_id, cipher(conn, business_id), filters, page)
-    return paging.listed(rows, page, (rows[-1].start_time, rows[-1].conversation_id) if rows else None)
+    return paging.listed(rows, page, lambda row: (row.start_time, row.conversation_id))

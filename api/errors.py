@@ -12,6 +12,7 @@ from werkzeug.routing import RequestRedirect
 import auth
 import db
 from api import metrics
+from db import analytics
 from db.cipher import Undecryptable
 from db.rate_buckets import BucketsUnavailable
 from nlp.errors import BadLookUp, BadSchema, BadTemplate, ModelUnavailable
@@ -73,6 +74,12 @@ class TooManyPasswords(Exception):
     retry_after_s = 1
 
 
+class TooManySums(Exception):
+    """Too many analytics are being added up at once"""
+
+    retry_after_s = 1
+
+
 class Row(NamedTuple):
     """What a caller sees of an error; an empty `details` shows the exception's own text."""
 
@@ -121,6 +128,12 @@ TABLE: dict[type[Exception], Row] = {
     ),
     TooManyPasswords: Row(
         503, "SERVER_ERROR", "Too many passwords are being checked at once", "Try again after Retry-After seconds"
+    ),
+    TooManySums: Row(
+        503, "SERVER_ERROR", "Too many analytics are being added up at once", "Try again after Retry-After seconds"
+    ),
+    analytics.TooSlow: Row(
+        503, "DATABASE_UNAVAILABLE", "The period cannot be added up in time", "Ask for a shorter period"
     ),
     db.DatabaseUnavailable: Row(
         503, "DATABASE_UNAVAILABLE", "The database cannot be used at the moment", "Try again shortly", "Temporary fault"

@@ -8,6 +8,7 @@ from typing import Any
 from flask import Blueprint
 
 import auth
+import db
 from api import contract, paging
 from api.contract import Reply
 from api.errors import InvalidRequest
@@ -33,13 +34,16 @@ def post_events(body: Any) -> Any:
     for event in batch:
         stored = event | {"event_timestamp": contract.moment(event["event_timestamp"])}
         by_business.setdefault(str(uuid.UUID(event["business_id"])), []).append(stored)
-    with parts().database.transaction(None) as conn:
-        known = businesses.known(conn, list(by_business))
-        _check_businesses(batch, known, is_array=isinstance(body, list))
-        # Sorted, so that two batches cannot wait for each other's rows.
-        for business_id in sorted(by_business):
-            rows = sorted(by_business[business_id], key=lambda event: uuid.UUID(event["event_id"]))
-            events.insert_many(conn, business_id, rows)
+    # Sorted, so that two batches cannot wait for each other's rows.
+    groups = {
+        business_id: sorted(by_business[business_id], key=lambda event: uuid.UUID(event["event_id"]))
+        for business_id in sorted(by_business)
+    }
+    try:
+        _store(groups)
+    except db.Conflict:
+        _refuse_unknown(batch, is_array=isinstance(body, list))
+        raise
     return body
 
 
@@ -51,10 +55,25 @@ def get_events(business_id: str, query: dict[str, Any]) -> Reply:
     page = paging.page_of(query)
     with tenant(business_id) as conn:
         rows = events.list_page(conn, business_id, paging.filters_of(query), page)
-    return paging.listed(rows, page, (rows[-1].event_timestamp, rows[-1].event_id) if rows else None)
+    return paging.listed(rows, page, lambda row: (row.event_timestamp, row.event_id))
 
 
-def _check_businesses(batch: list[dict[str, Any]], known: set[str], *, is_array: bool) -> None:
+def _store(groups: dict[str, list[dict[str, Any]]]) -> None:
+    """All of it or nothing; raises Conflict when one of the businesses does not exist."""
+    database = parts().database
+    if len(groups) == 1:
+        [(business_id, rows)] = groups.items()
+        database.once(business_id, *events.insertion(business_id, rows))
+    elif groups:
+        with database.transaction(None) as conn:
+            for business_id, rows in groups.items():
+                events.insert_many(conn, business_id, rows)
+
+
+def _refuse_unknown(batch: list[dict[str, Any]], *, is_array: bool) -> None:
+    """Only asked when storing failed: nearly every event is of a business that exists."""
+    with parts().database.transaction(None) as conn:
+        known = businesses.known(conn, [event["business_id"] for event in batch])
     for index, event in enumerate(batch):
         if str(uuid.UUID(event["business_id"])) not in known:
             place = f"[{index}].business_id" if is_array else "business_id"

@@ -44,7 +44,7 @@ def get_api_keys(business_id: str, query: dict[str, Any]) -> Reply:
     page = paging.page_of(query)
     with tenant(business_id) as conn:
         rows = api_keys.list_page(conn, business_id, page)
-    return paging.listed(rows, page, (rows[-1].created_at, rows[-1].key_id) if rows else None)
+    return paging.listed(rows, page, lambda row: (row.created_at, row.key_id))
 
 
 @routes.delete("/businesses/<business_id>/api-keys/<key_id>")

@@ -45,7 +45,7 @@ _ERRORS = {
     "504": "The model did not answer in time",
     "default": "Any other error",
 }
-_LINK = {"description": "The next page, if there may be one: <address>; rel=next", "schema": {"type": "string"}}
+_LINK = {"description": "The next page, if there is one: <address>; rel=next", "schema": {"type": "string"}}
 
 
 @routes.get("/openapi.json")

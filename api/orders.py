@@ -49,7 +49,7 @@ def get_orders(business_id: str, query: dict[str, Any]) -> Reply:
     page = paging.page_of(query)
     with tenant(business_id) as conn:
         rows = orders.list_page(conn, business_id, paging.filters_of(query), page)
-    return paging.listed(rows, page, (rows[-1].created_at, rows[-1].order_id) if rows else None)
+    return paging.listed(rows, page, lambda row: (row.created_at, row.order_id))
 
 
 @routes.get("/orders/<order_id>")

@@ -6,8 +6,8 @@ import base64
 import hashlib
 import hmac
 import json
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
 from urllib.parse import urlencode
 
 from flask import request
@@ -17,6 +17,7 @@ from api.errors import InvalidRequest
 from api.parts import parts
 from db.paging import Page
 
+Row = TypeVar("Row")
 _SEAL_BYTES = 12
 QUERY: dict[str, dict[str, Any]] = {
     "limit": {"type": "integer", "minimum": 1, "maximum": 500, "default": 100},
@@ -33,9 +34,10 @@ TIME = {"type": "string", "format": "date-time"}
 
 
 def page_of(query: Mapping[str, Any]) -> Page:
-    """The page asked for; raises InvalidRequest for a cursor that we did not make."""
+    """The page asked for, and one row more, which tells whether there is another page. Raises InvalidRequest for a
+    cursor that we did not make."""
     after = _read(query["cursor"]) if "cursor" in query else None
-    return Page(query.get("limit", 100), query.get("offset", 0), after)
+    return Page(query.get("limit", 100) + 1, query.get("offset", 0), after)
 
 
 def filters_of(query: Mapping[str, Any]) -> dict[str, Any]:
@@ -44,13 +46,15 @@ def filters_of(query: Mapping[str, Any]) -> dict[str, Any]:
     return {name: moment(value) if name in {"since", "until"} else value for name, value in given.items()}
 
 
-def listed(rows: Sequence[Any], page: Page, last: tuple[Any, str] | None) -> Reply:
-    """A page of rows; `last` is the sort value and id of its last row, None on an empty page."""
-    if last is None or len(rows) < page.limit:
-        return Reply(list(rows))
+def listed(rows: Sequence[Row], page: Page, place: Callable[[Row], tuple[Any, str]]) -> Reply:
+    """A page of the rows that were found for it; `place` gives a row's sort value and id."""
+    limit = page.limit - 1
+    shown_rows = list(rows[:limit])
+    if len(rows) <= limit:
+        return Reply(shown_rows)
     parameters = {name: value for name, value in request.args.items() if name not in QUERY}
-    parameters |= {"limit": str(page.limit), "cursor": _written(last)}
-    return Reply(list(rows), headers={"Link": f'<{request.base_url}?{urlencode(parameters)}>; rel="next"'})
+    parameters |= {"limit": str(limit), "cursor": _written(place(shown_rows[-1]))}
+    return Reply(shown_rows, headers={"Link": f'<{request.base_url}?{urlencode(parameters)}>; rel="next"'})
 
 
 def _written(last: tuple[Any, str]) -> str:

@@ -45,7 +45,7 @@ def get_stages(business_id: str, query: dict[str, Any]) -> Reply:
     page = paging.page_of(query)
     with tenant(business_id) as conn:
         rows = stages.list_page(conn, business_id, page)
-    return paging.listed(rows, page, (rows[-1].created_at, rows[-1].stage_id) if rows else None)
+    return paging.listed(rows, page, lambda row: (row.created_at, row.stage_id))
 
 
 @routes.get("/stages/<stage_id>")

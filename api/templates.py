@@ -46,8 +46,7 @@ def get_templates(business_id: str | None, query: dict[str, Any]) -> Reply:
     page = paging.page_of(query)
     with _scope(business_id) as conn:
         rows = templates.list_page(conn, business_id, page)
-    last = (rows[-1].created_at, rows[-1].template_id + (rows[-1].business_id or "")) if rows else None
-    return paging.listed(rows, page, last)
+    return paging.listed(rows, page, lambda row: (row.created_at, row.template_id + (row.business_id or "")))
 
 
 @routes.get("/templates/<template_id>")

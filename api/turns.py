@@ -212,7 +212,8 @@ def _close(
     """End the turn with its ledger, the answer to each of its messages and the conversation's new state; raises
     Fenced."""
     business_id, timings = work.claim.business_id, answers.timings_ms(work.started, work.turn)
-    rest = _finish(conn, work, {"state": "done", "timings_ms": timings})
+    made = {} if reply is None else _made(work.turn, current)
+    rest = _finish(conn, work, {"state": "done", "timings_ms": timings, **made})
     bodies = {
         message.message_id: answers.without_reply(current, message, timings)
         if reply is None
@@ -226,6 +227,15 @@ def _close(
         conversations.update(rest, business_id, work.key, work.claim.conversation_id, state)
     rest.send()
     return answer
+
+
+def _made(turn: Turn, before: Conversation) -> dict[str, Any]:
+    """What a turn with a reply makes of its conversation, for analytics: known at this moment only."""
+    return {
+        "entered_stage": turn.stage is not None and turn.stage.stage_id != before.stage_id,
+        "missing_fields": list(turn.missing_fields),
+        "conversation_status": turn.status,
+    }
 
 
 def _finish(conn: db.Connection, work: Work, values: Mapping[str, Any]) -> Batch:

@@ -54,7 +54,7 @@ def get_users(business_id: str, query: dict[str, Any]) -> Reply:
     page = paging.page_of(query)
     with tenant(business_id) as conn:
         rows = users.list_page(conn, business_id, cipher(conn, business_id), paging.filters_of(query), page)
-    return paging.listed(rows, page, (rows[-1].created_at, rows[-1].user_id) if rows else None)
+    return paging.listed(rows, page, lambda row: (row.created_at, row.user_id))
 
 
 @routes.get("/users/<user_id>")

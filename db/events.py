@@ -7,13 +7,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-import psycopg2.extras
-
 from db import Connection, execute, fetch_all, json_value
 from db.paging import Page, clause
 
 COLUMNS = "event_id, business_id, event_type, event_timestamp, user_id, conversation_id, event_data, received_at"
-_GIVEN = COLUMNS.split(", ")[:-1]
+_GIVEN = ("event_id", "event_type", "user_id", "conversation_id", "event_data")
 
 
 @dataclass(frozen=True)
@@ -30,23 +28,31 @@ class Event:
     received_at: datetime
 
 
-def insert_many(conn: Connection, business_id: str, events: Sequence[Mapping[str, Any]]) -> None:
-    """Store a business's events; one whose event_id is known already is left as it was."""
+def insertion(business_id: str, events: Sequence[Mapping[str, Any]]) -> tuple[str, dict[str, Any]]:
+    """The statement that stores a business's events, with its parameters; one whose event_id is known already is left
+    as it was. It must run in a transaction of that business, and breaks a reference when there is no such business."""
     rows = [
-        tuple(json_value(event.get(name) or {}) if name == "event_data" else event.get(name) for name in _GIVEN)
+        {name: event.get(name) for name in _GIVEN} | {"event_timestamp": event["event_timestamp"].isoformat()}
         for event in events
     ]
-    # This runs in the transaction of the business; a row of another one would be refused by row-level security.
+    return _INSERT, {"business_id": business_id, "events": json_value(rows)}
+
+
+def insert_many(conn: Connection, business_id: str, events: Sequence[Mapping[str, Any]]) -> None:
+    """Store events of one business after another in one transaction; raises Conflict when there is no such business."""
     execute(conn, "SELECT set_config('icmp.business_id', %s, true)", [business_id])
-    with conn.cursor() as cursor:
-        psycopg2.extras.execute_values(
-            cursor,
-            f"INSERT INTO events ({', '.join(_GIVEN)}) VALUES %s ON CONFLICT DO NOTHING",
-            rows,
-            page_size=500,
-        )
+    execute(conn, *insertion(business_id, events))
 
 
+# One parameter for all rows: hundreds of them would each be quoted by the driver and parsed by the server.
+_INSERT = """
+    INSERT INTO events (event_id, business_id, event_type, event_timestamp, user_id, conversation_id, event_data)
+    SELECT event_id, %(business_id)s, event_type, event_timestamp, user_id, conversation_id, coalesce(event_data, '{}')
+    FROM jsonb_to_recordset(%(events)s::jsonb) AS given (
+        event_id uuid, event_type text, event_timestamp timestamptz, user_id uuid, conversation_id uuid,
+        event_data jsonb)
+    ON CONFLICT DO NOTHING
+"""
 FILTERS = {
     "event_type": "event_type = %(event_type)s",
     "user_id": "user_id = %(user_id)s",

@@ -30,6 +30,7 @@ _STEP_TYPES = {
     "latency_ms": "double precision",
 }
 STEP_COLUMNS = ", ".join(_STEP_TYPES)
+_JSON = {"timings_ms", "missing_fields"}
 _SECRET = ("prompt", "raw_outputs", "output", "verdict")
 
 
@@ -80,7 +81,7 @@ class Step:
 
 def finish(conn: Connection, mine: Claim, values: Mapping[str, Any]) -> bool:
     """Close a turn with its outcome columns; False when somebody else has taken it over."""
-    given = dict(values) | {"timings_ms": json_value(values["timings_ms"])}
+    given = {name: json_value(value) if name in _JSON else value for name, value in values.items()}
     columns = ", ".join(f"{name} = %({name})s" for name in given)
     return bool(
         execute(

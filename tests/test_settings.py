@@ -12,7 +12,8 @@ from pathlib import Path
 import psycopg2.extensions
 import pytest
 
-from api.settings import BadSetting, from_environment
+from api.setting_reader import BadSetting
+from api.settings import from_environment
 
 KEY = base64.b64encode(bytes(range(32))).decode()
 ARN = "arn:aws:kms:eu-central-1:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab"

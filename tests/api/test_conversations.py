@@ -97,6 +97,9 @@ def test_messages_and_turns_page_by_cursor(client: Client) -> None:
         rest = client.get(link[link.index("/api") : link.index(">")])
         assert [each[name] for each in (*page.body, *rest.body)] == [each[name] for each in every]
         assert "Link" not in rest.headers
+        assert "Link" not in client.get(f"{LIST}/{conversation_id}/{kind}?limit={len(every)}").headers, (
+            "a full last page"
+        )
     assert [turn["number"] for turn in every] == [3, 2, 1]
 
 

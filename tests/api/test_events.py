@@ -95,6 +95,8 @@ def test_filters_and_pages_are_newest_first(anybody: Client, alice: Client) -> N
     page = alice.get("/api/v1/events?limit=2")
     link = page.headers["Link"]
     assert _ids(alice.get(link[link.index("/api") : link.index(">")])) == [first]
+    full = alice.get("/api/v1/events?limit=3")
+    assert (_ids(full), "Link" in full.headers) == ([third, second, first], False)
 
 
 FORMS = {
