@@ -3,24 +3,41 @@
 from __future__ import annotations
 
 import time
+import uuid
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import Any
 
 from api.contract import json_text
 from db.conversations import Conversation
 from db.messages import Message
+from db.turn_leases import Claim
 from nlp.turn import KINDS, Turn
 
 
+def reply(claim: Claim, text: str) -> Message:
+    """The reply of a turn, as it is stored."""
+    return Message(
+        message_id=str(uuid.uuid4()),
+        business_id=claim.business_id,
+        conversation_id=claim.conversation_id,
+        turn_id=claim.turn_id,
+        sender_type="ai",
+        message_content=text,
+        metadata={},
+        created_at=datetime.now(UTC),
+    )
+
+
 def with_reply(
-    conversation: Conversation, message: Message, turn: Turn, reply: Message, timings_ms: Mapping[str, float]
+    conversation: Conversation, message: Message, turn: Turn, said: Message, timings_ms: Mapping[str, float]
 ) -> str:
     """The body of a 200: what the turn came to."""
     stage = turn.stage_or_best
     return json_text(
         {
-            "response": reply.message_content,
-            **_names(conversation, message, reply.message_id),
+            "response": said.message_content,
+            **_names(conversation, message, said.message_id),
             "status": turn.status,
             "stage": {"stage_id": stage.stage_id, "stage_name": stage.stage_name, "confidence": turn.confidence}
             if turn.stage

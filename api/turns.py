@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import logging
 import time
-import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -199,7 +198,7 @@ def _save(parts: Parts, work: Work) -> Answer:
             "data": dict(turn.data),
             "missing_fields": list(turn.missing_fields),
         }
-        return _close(conn, work, current, _reply(work, turn.response), state)
+        return _close(conn, work, current, answers.reply(work.claim, turn.response), state)
 
 
 def _close(
@@ -288,16 +287,3 @@ def _released(parts: Parts, claim: Claim) -> bool:
     except db.DatabaseUnavailable:
         return False
     return True
-
-
-def _reply(work: Work, text: str) -> Message:
-    return Message(
-        message_id=str(uuid.uuid4()),
-        business_id=work.claim.business_id,
-        conversation_id=work.claim.conversation_id,
-        turn_id=work.claim.turn_id,
-        sender_type="ai",
-        message_content=text,
-        metadata={},
-        created_at=datetime.now(UTC),
-    )

@@ -70,7 +70,7 @@ def get(conn: Connection, business_id: str, cipher: Cipher, message_id: str) -> 
 
 def list_page(conn: Connection, business_id: str, cipher: Cipher, conversation_id: str, page: Page) -> list[Message]:
     """A page of a conversation's messages, newest first. The cursor's sort value is the message's place in it."""
-    end, values = clause(page, "sequence", "message_id")
+    end, values = clause(page, "sequence")
     rows = fetch_all(
         conn,
         f"SELECT {COLUMNS} FROM messages WHERE business_id = %(business_id)s"

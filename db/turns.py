@@ -148,7 +148,7 @@ def get(conn: Connection, business_id: str, turn_id: str) -> TurnRecord:
 
 def list_page(conn: Connection, business_id: str, conversation_id: str, page: Page) -> list[TurnRecord]:
     """A page of a conversation's turns, newest first."""
-    end, values = clause(page, "number", "turn_id")
+    end, values = clause(page, "number")
     rows = fetch_all(
         conn,
         f"SELECT {COLUMNS} FROM turns WHERE business_id = %(business_id)s"

@@ -19,7 +19,7 @@ import db
 from api.settings import Settings
 from bench import big_database, big_rows
 
-PLAN = big_rows.Plan(businesses=200, messages=50_000, events=30_000, stages=50, days=365, ledger_bytes=100)
+PLAN = big_rows.Plan(businesses=200, messages=20_000, events=20_000, stages=50, days=365, ledger_bytes=100)
 # What the generator leaves out: thirty rows for each business.
 SHELVES = {
     "agents": ("agent_name", "'agent ' || n"),
@@ -72,14 +72,15 @@ class Watch:
 
 def watched(settings: Settings, watch: Watch) -> Flask:
     """An app whose every statement is watched."""
+    last: dict[int, Counts | None] = {}  # by connection, as its statement before has left them
 
     class Cursor(psycopg2.extensions.cursor):
         def execute(self, query: Any, vars: Any = None) -> None:
-            before = _counters(self.connection)
             super().execute(query, vars)
-            after = _counters(self.connection)
+            before, after = last.get(id(self.connection)), _counters(self.connection)
             if before is not None and after is not None:
                 watch.note(query.decode() if isinstance(query, bytes) else str(query), before, after)
+            last[id(self.connection)] = after
 
     class Database(db.Database):
         def _connect(self) -> Any:
