@@ -17,6 +17,7 @@ from flask import current_app, g, request
 
 import db
 from db import api_keys, cipher, keys, sessions, user_sessions
+from db.batch import Single
 
 COOKIE = "businessApiKey"
 USER_COOKIE = "icmpSession"
@@ -103,8 +104,7 @@ class Gate:
             return Caller("master")
         if not is_well_formed(token):
             raise Unauthorized
-        with self.database.transaction(None) as conn:
-            found = self._find(conn, token)
+        found = self._find(Single(self.database, None), token)
         if found is None:
             raise Unauthorized
         if found.is_stale:

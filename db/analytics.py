@@ -209,16 +209,13 @@ _SUMS = """
     count(*) FILTER (WHERE cost_usd IS NULL)
 """
 # A step without a model asked none: it was skipped, or looked something up.
-_STEPS = """
-    turn_steps WHERE business_id = %(business_id)s AND created_at >= %(since)s AND created_at < %(until)s
-    AND model IS NOT NULL
-"""
-_TOTAL_USAGE = f"SELECT {_SUMS} FROM {_STEPS}"
+_IN_PERIOD = "created_at >= %(since)s AND created_at < %(until)s AND model IS NOT NULL"
+_TOTAL_USAGE = f"SELECT {_SUMS} FROM turn_steps WHERE business_id = %(business_id)s AND {_IN_PERIOD}"
 _USAGE = f"""
     SELECT CASE grouping(day, model, stage_name) WHEN 3 THEN 'day' WHEN 5 THEN 'model' WHEN 6 THEN 'stage'
                ELSE 'total' END AS by,
            coalesce(day::text, model, stage_name), count(*), {_SUMS}
     FROM (SELECT created_at::date AS day, model, stage_name, prompt_tokens, completion_tokens, cost_usd
-          FROM {_STEPS}{{where}}) steps
+          FROM turn_steps WHERE business_id = %(business_id)s AND {_IN_PERIOD}{{where}}) steps
     GROUP BY GROUPING SETS ((), (day), (model), (stage_name)) ORDER BY 1, 2
 """

@@ -263,4 +263,4 @@ def test_alices_cursors_lead_charlie_nowhere_but_to_his_own(routes: list[Route],
                 assert answer.status in {200, 400}, route.name
                 assert _leaks({route.name: json.dumps(answer.body)}, cast.alice.marks) == []
                 followed += 1
-    assert followed > 8
+    assert followed >= 6  # a list has a cursor when it has a second page

@@ -22,7 +22,9 @@ YEAR = ("--messages-older-than", "365")
 
 
 @pytest.fixture
-def ledger(sql: Sql, alice: Client) -> Ledger:
+def ledger(sql: Sql, alice: Client, flask_app: Flask) -> Ledger:
+    """A new business's, where no other test has left something old."""
+    _purge(flask_app, *YEAR)
     return Ledger(sql, alice)
 
 
