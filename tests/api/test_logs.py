@@ -103,6 +103,12 @@ def test_a_line_cannot_be_forged(served: gunicorn_server.Served) -> None:
     written = logs.Formatter().format(_record("%s", forged))
     assert written.isprintable()
     assert json.loads(written)["message"] == forged
-    before = len(served.lines())
+    before = _requests(served)
     assert Client(served.port).get("/%0A%7B%22level%22:%22ERROR%22%7D").status == 404
-    assert len(served.lines()) == before + 1
+    assert _requests(served) == before + 1
+    assert all(line["level"] == "INFO" for line in served.lines())
+
+
+def _requests(served: gunicorn_server.Served) -> int:
+    """How many requests the log tells of, each of its lines being whole."""
+    return sum(line["source"] == "icmp.request" for line in served.lines())

@@ -108,7 +108,7 @@ def test_a_run_that_breaks_off_keeps_what_it_did_and_the_next_one_ends_it(
     before, delete, batches = _left(ledger), purge.delete_conversations, iter(range(3))
 
     def breaks_off(*arguments: Any, **named: Any) -> purge.Batch:
-        if next(batches, None) is None:
+        if ledger.client.business_id in arguments and next(batches, None) is None:
             raise db.DatabaseUnavailable("gone")
         return delete(*arguments, **named)
 
@@ -130,6 +130,7 @@ def _held(database_url: str, conversation_id: str) -> Iterator[None]:
         connection.cursor().execute(statement, [conversation_id])
         yield
     finally:
+        connection.rollback()  # a mere close is noticed later
         connection.close()
 
 

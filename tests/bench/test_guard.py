@@ -39,15 +39,15 @@ class Cost:
 
 
 FIRST = Cost(
-    round_trips=37,
-    transactions=8,
-    statements=25,
+    round_trips=23,
+    transactions=6,
+    statements=23,
     prompt_bytes={"stage_selection": 3729, "data_extraction": 2910, "response_generation": 2594},
 )
 FOLLOWING = Cost(
-    round_trips=31,
-    transactions=8,
-    statements=19,
+    round_trips=17,
+    transactions=6,
+    statements=17,
     prompt_bytes={"stage_selection": 4030, "data_extraction": 3199, "response_generation": 2921},
 )
 POOL_SIZE = 3
