@@ -12,6 +12,7 @@ import subprocess
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 from bench import ground, growth, importer, measures, own_app, report
 from bench.measures import LOADS, Results
@@ -110,7 +111,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     failed = False
     try:
         results = _measured([number for number in chosen if number in FIGURES], options.rounds, options.quick)
-        for line in (*lines(results, chosen), *further_lines(chosen, options.quick)):
+        for line in chain(lines(results, chosen), further_lines(chosen, options.quick)):
             print(line, flush=True)
             failed |= " FAIL " in line
     except FAULTS as fault:

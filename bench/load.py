@@ -29,7 +29,8 @@ SHARES = {"p50": 0.50, "p95": 0.95, "p99": 0.99}
 @dataclass(frozen=True)
 class Job:
     """What to play. `body` is sent with each message; turns count that end in the `seconds` after the warm-up, in
-    whose first half the clients join one after the other. CPU is taken of the trees in `pids` by their names."""
+    whose first half the clients join one after the other. CPU is taken of the trees in `pids` by their names. With a
+    `user_id` everything is said by that customer, else every conversation is a new one's."""
 
     url: str
     path: str
@@ -40,6 +41,7 @@ class Job:
     seconds: float
     warmup_seconds: float
     is_streaming: bool = False
+    user_id: str | None = None
     pids: dict[str, int] = field(default_factory=dict)
 
 
@@ -104,7 +106,7 @@ class Play:
 
     def _messages(self) -> Iterator[tuple[str, str]]:
         while True:
-            user_id = scenario.new_user()
+            user_id = self._job.user_id or scenario.new_user()
             yield from ((user_id, message) for message in next(self._conversations))
 
     async def _turn(self, connection: http_client.Connection, user_id: str, message: str) -> Turn:

@@ -90,11 +90,12 @@ def measured(field: Field, loads: Mapping[str, Load], rounds: int, tell: Callabl
             for system in field.systems.values():
                 if each.peers_too or system.name == systems.ICMP:
                     tell(f"round {number + 1} of {rounds}: {each.title}, {system.name}")
-                    results[name].setdefault(system.name, []).append(_round(field.base, system, each))
+                    results[name].setdefault(system.name, []).append(played(field.base, system, each))
     return results
 
 
-def _round(base: ground.Ground, system: System, each: Load) -> dict[str, Any]:
+def played(base: ground.Ground, system: System, each: Load) -> dict[str, Any]:
+    """One load on one system: the customers' result, CPU for a thousand turns, and the peaks."""
     job = load.Job(
         url=system.url,
         path=system.path,
@@ -105,6 +106,7 @@ def _round(base: ground.Ground, system: System, each: Load) -> dict[str, Any]:
         seconds=each.seconds,
         warmup_seconds=each.warmup_seconds,
         is_streaming=each.is_streaming,
+        user_id=system.user_id,
         pids={"app": system.pid, "postgres": base.postgres_pid},
     )
     with usage.Watch(system.pid, system.database_url) as peaks:

@@ -21,3 +21,4 @@ class System:
     database_url: str
     headers: Mapping[str, str] = field(default_factory=dict)
     body: Mapping[str, str] = field(default_factory=dict)
+    user_id: str | None = None  # the only customer, when it must be a known one
