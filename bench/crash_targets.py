@@ -81,7 +81,10 @@ class App:
         """Its worker processes."""
         if self._process is None or self._process.poll() is not None:
             return []
-        return psutil.Process(self._process.pid).children()
+        try:
+            return psutil.Process(self._process.pid).children()
+        except psutil.NoSuchProcess:
+            return []
 
     def kill(self) -> None:
         """kill -9 of every process at once."""
