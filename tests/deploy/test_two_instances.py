@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
 import threading
 import time
 import uuid
@@ -24,6 +26,8 @@ from tests.nlp.model_server import Handler
 pytestmark = pytest.mark.skipif(instances.NGINX is None, reason=instances.MISSING)
 PER_MINUTE = 20
 MESSAGES = "/api/v1/messages"
+# Of both instances, one after the other; a longer run by hand: ROLLING_RESTARTS=20 pytest -k rolling
+RESTARTS = int(os.environ.get("ROLLING_RESTARTS", "1"))
 AGAIN = {503, 504}  # what a client repeats, with the same key
 
 
@@ -175,7 +179,7 @@ def test_a_rolling_restart_is_noticed_by_nobody_who_reads(busy_shop: Shop) -> No
             time.sleep(0.05)
 
     def restart() -> None:
-        for instance in busy_shop.site.instances:
+        for instance in busy_shop.site.instances * RESTARTS:
             assert instance.stop() == 0
             instance.start()
             time.sleep(3)  # longer than the proxy leaves an instance alone that did not answer
@@ -184,13 +188,15 @@ def test_a_rolling_restart_is_noticed_by_nobody_who_reads(busy_shop: Shop) -> No
     with ThreadPoolExecutor(3) as readers:
         reading = [readers.submit(read) for _ in range(3)]
         try:
-            played = _play(busy_shop, dialogues=2, lengths=6, meanwhile=restart)
+            played = _play(busy_shop, dialogues=2, lengths=20 * RESTARTS, meanwhile=restart)
         finally:
             done.set()
         for each in reading:
             each.result()
     assert [answer.body for answer in answers if answer.status != 200] == []
-    assert all(len(dialogue.replies) == 6 for dialogue in played)
+    assert all(len(dialogue.replies) == 20 * RESTARTS for dialogue in played)
+    repeats = sum(dialogue.repeats for dialogue in played)
+    sys.stderr.write(f"{len(answers)} reads, {40 * RESTARTS} messages, {repeats} of them sent again\n")
 
 
 def test_killed_instances_lose_no_message_and_double_no_reply(busy_shop: Shop) -> None:
