@@ -9,6 +9,7 @@ import pytest
 from prometheus_client import REGISTRY
 
 import app as application
+from api import metrics
 from api.settings import from_environment
 from tests.conftest import ENVIRONMENT
 from tests.nlp import model_server as play
@@ -33,6 +34,7 @@ def test_open_breaker_is_measured_and_logged_without_addresses_and_tenants_names
                 "MODEL_CALL_TIMEOUT_S": "20",
             }
         )
+        metrics.describe("test", settings.openai_model)  # as create_app does
         asked = application._model(settings)
         asked._sleep = lambda _seconds: None
         before = _shown(REQUEST.model), _shown("other")
