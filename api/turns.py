@@ -132,7 +132,7 @@ def run(parts: Parts, claim: Claim, work: Work | None = None, told: Told | None 
         raise
     except Exception as error:
         log.exception("an attempt at a turn ended", extra={"business_id": claim.business_id})
-        is_released = _released(parts, claim)
+        is_released = _released(parts, claim, counts=not isinstance(error, db.DatabaseUnavailable))
         raise Interrupted(f"attempt {claim.attempts} of {MAX_ATTEMPTS}", is_released=is_released) from error
     finally:
         metrics.TURNS_IN_FLIGHT.dec()
@@ -280,10 +280,11 @@ def _age_seconds(work: Work) -> float:
     return max(0.0, (datetime.now(UTC) - work.asked.messages[0].created_at).total_seconds())
 
 
-def _released(parts: Parts, claim: Claim) -> bool:
+def _released(parts: Parts, claim: Claim, *, counts: bool) -> bool:
     """Open the turn for the next attempt. When even that fails, the lease runs out by itself."""
+    pause = FIRST_PAUSE_SECONDS * 2**claim.attempts
     try:
-        turn_leases.release(parts.database, claim, after_seconds=FIRST_PAUSE_SECONDS * 2**claim.attempts)
+        turn_leases.release(parts.database, claim, after_seconds=pause, counts=counts)
     except db.DatabaseUnavailable:
         return False
     return True

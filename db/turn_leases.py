@@ -96,11 +96,14 @@ def claim(
     row = fetch_one(
         conn,
         "UPDATE turns SET owner = %(owner)s, epoch = epoch + 1,"
-        "  attempts = least(attempts + 1, %(most)s),"
+        # Who claims again what it could not give back has not died of it.
+        "  attempts = least(attempts + CASE WHEN epoch = %(lost_epoch)s THEN 0 ELSE 1 END, %(most)s),"
         "  lease_until = clock_timestamp() + make_interval(secs => %(seconds)s),"
-        "  state = CASE WHEN attempts < %(most)s THEN state ELSE 'failed' END,"
-        "  error_code = CASE WHEN attempts < %(most)s THEN error_code ELSE 'SERVER_ERROR' END,"
-        "  finished_at = CASE WHEN attempts < %(most)s THEN finished_at ELSE clock_timestamp() END"
+        "  state = CASE WHEN attempts < %(most)s OR epoch = %(lost_epoch)s THEN state ELSE 'failed' END,"
+        "  error_code = CASE WHEN attempts < %(most)s OR epoch = %(lost_epoch)s THEN error_code"
+        "   ELSE 'SERVER_ERROR' END,"
+        "  finished_at = CASE WHEN attempts < %(most)s OR epoch = %(lost_epoch)s THEN finished_at"
+        "   ELSE clock_timestamp() END"
         " WHERE business_id = %(business_id)s AND turn_id = %(turn_id)s AND state = 'open'"
         "  AND (lease_until IS NULL OR lease_until < clock_timestamp() OR epoch = %(lost_epoch)s)"
         "  AND NOT EXISTS (SELECT FROM turns earlier WHERE earlier.business_id = turns.business_id"
@@ -134,13 +137,15 @@ def reopen(conn: Connection, business_id: str, turn_id: str, conversation_id: st
     return None if row is None else int(row[0])
 
 
-def release(database: Database, mine: Claim, *, after_seconds: float) -> None:
-    """Let others have the turn, but not at once: what failed now would fail again."""
+def release(database: Database, mine: Claim, *, after_seconds: float, counts: bool) -> None:
+    """Let others have the turn, but not at once: what failed now would fail again. An attempt that does not count was
+    not the turn's fault."""
     database.once(
         mine.business_id,
-        "UPDATE turns SET lease_until = clock_timestamp() + make_interval(secs => %(after_seconds)s)"
+        "UPDATE turns SET lease_until = clock_timestamp() + make_interval(secs => %(after_seconds)s),"
+        "  attempts = CASE WHEN %(counts)s THEN attempts ELSE greatest(1, attempts - 1) END"
         " WHERE business_id = %(business_id)s AND turn_id = %(turn_id)s AND epoch = %(epoch)s AND state = 'open'",
-        mine.named | {"after_seconds": after_seconds},
+        mine.named | {"after_seconds": after_seconds, "counts": counts},
     )
 
 
