@@ -177,7 +177,8 @@ def proxy(folder: Path, ports: tuple[int, int]) -> Iterator[Proxy]:
 def nginx(folder: Path, file: Path, changes: list[tuple[str, str]], port: int) -> Iterator[None]:
     """nginx with a file of deploy/ as it is, but for what belongs to the machine: ports, addresses and folders."""
     text, log = file.read_text(encoding="utf-8"), folder / "nginx.log"
-    for pattern, replacement in [(r"/etc/nginx/icmp/", f"{DEPLOY}/nginx/"), *changes]:
+    # The project's own place last: the others must not change it.
+    for pattern, replacement in [*changes, (r"/etc/nginx/icmp/", f"{DEPLOY}/nginx/")]:
         text, count = re.subn(pattern, replacement, text, flags=re.MULTILINE)
         assert count, f"{file.name} has no {pattern}"
     config = folder / "nginx.conf"
