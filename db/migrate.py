@@ -15,9 +15,12 @@ from db import Connection, execute, fetch_all, translated
 
 DIRECTORY = Path(__file__).parent.parent / "migrations"
 _LOCK = 4_930_158_211  # any number that nobody else locks in this database
-LOCK_TIMEOUT_MS = 2000  # requests queue behind a migration that waits for a table, so it waits this long at most,
-PAUSE_SECONDS = 1.0  # lets them pass,
-TRIES = 60  # and tries again: about three minutes, then the deployment fails and nothing is changed
+# Requests queue behind a migration that waits for a table, and may hold what it waits for. So it waits for less than
+# the second after which PostgreSQL looks for deadlocks, which could cost the request; lets everybody pass; and tries
+# again, for some minutes. Then the deployment fails, and nothing is changed.
+LOCK_TIMEOUT_MS = 300
+PAUSE_SECONDS = 1.0
+TRIES = 150
 
 
 class Migration(NamedTuple):

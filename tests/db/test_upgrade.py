@@ -178,13 +178,18 @@ def _until(condition: Callable[[], bool]) -> None:
 
 @pytest.fixture
 def later(released: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """The migrated database, and one more migration that wants the products for itself."""
+    """The migrated database, and one more migration that wants two tables for itself."""
     migrate.apply(released)
-    (tmp_path / "9000_later.sql").write_text("ALTER TABLE products ADD COLUMN colour text")
+    wanted = "ALTER TABLE turns ADD COLUMN colour text; ALTER TABLE products ADD COLUMN colour text"
+    (tmp_path / "9000_later.sql").write_text(wanted)
     monkeypatch.setattr(migrate, "DIRECTORY", tmp_path)
-    monkeypatch.setattr(migrate, "LOCK_TIMEOUT_MS", 50)
     monkeypatch.setattr(migrate, "PAUSE_SECONDS", 0.05)
     return released
+
+
+def _is_waiting(url: str) -> bool:
+    waits = "SELECT 1 FROM pg_stat_activity WHERE application_name = 'icmp-migrate' AND wait_event_type = 'Lock'"
+    return bool(_run(url, waits))
 
 
 def test_a_migration_gives_way_to_requests_while_it_waits_for_a_table(later: str) -> None:
@@ -192,8 +197,7 @@ def test_a_migration_gives_way_to_requests_while_it_waits_for_a_table(later: str
     with ThreadPoolExecutor(1) as threads, reader.cursor() as cursor:
         cursor.execute("SELECT count(*) FROM products")
         runner = threads.submit(migrate.apply, later)
-        waits = "SELECT 1 FROM pg_stat_activity WHERE application_name = 'icmp-migrate' AND wait_event_type = 'Lock'"
-        _until(lambda: bool(_run(later, waits)))
+        _until(lambda: _is_waiting(later))
         # Behind a waiting migration without a limit these would wait for the reader too, which never ends.
         for _ in range(5):
             assert _run(later, "SET lock_timeout = '10s'; SELECT count(*) FROM products") == [(1,)]
@@ -201,6 +205,20 @@ def test_a_migration_gives_way_to_requests_while_it_waits_for_a_table(later: str
         reader.rollback()
         assert [each.name for each in runner.result(60)] == ["later"]
     reader.close()
+
+
+def test_of_a_migration_and_a_request_that_wait_for_each_other_the_migration_gives_way(later: str) -> None:
+    request = psycopg2.connect(later)
+    with ThreadPoolExecutor(1) as threads, request.cursor() as cursor:
+        cursor.execute("SELECT count(*) FROM products")
+        runner = threads.submit(migrate.apply, later)
+        for _ in range(3):
+            # The migration has the turns and waits for the products, which the request has: now it wants the turns.
+            _until(lambda: _is_waiting(later))
+            cursor.execute("SELECT count(*) FROM turns")
+        request.commit()
+        assert [each.name for each in runner.result(60)] == ["later"]
+    request.close()
 
 
 def test_a_migration_that_never_gets_its_table_fails_and_changes_nothing(

@@ -10,23 +10,24 @@ import signal
 import socket
 import ssl
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from http.client import HTTPConnection, HTTPSConnection
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
+import psutil
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from api import launch, serving
-from api.settings import from_environment
 from tests.conftest import ENVIRONMENT, Answer
 
 DEPLOY = launch.PROJECT / "deploy"
@@ -49,11 +50,8 @@ class Instance:
     def __init__(self, folder: Path, name: str, environment: Mapping[str, str]) -> None:
         self.port = free_port()
         self._log = folder / f"{name}.log"
-        chosen = (
-            ENVIRONMENT | {"TRUSTED_PROXIES": "127.0.0.1", "LOG_LEVEL": "INFO", "DB_POOL_SIZE": "6"} | dict(environment)
-        )
-        settings = replace(from_environment(chosen), port=self.port, web_concurrency=2, web_threads=8)
-        self._command = serving.command(settings, name=f"icmp test {name}")
+        own = {"TRUSTED_PROXIES": "127.0.0.1", "LOG_LEVEL": "INFO", "DB_POOL_SIZE": "6", "WEB_CONCURRENCY": "2"}
+        chosen = ENVIRONMENT | own | dict(environment) | {"PORT": str(self.port)}
         # Empty counts as not set, and keeps a developer's .env out.
         self._environment = {"PATH": "/usr/bin:/bin", "OPENAI_API_KEY": "", "OPENAI_BASE_URL": "", **chosen}
         self._process: subprocess.Popen[bytes] | None = None
@@ -62,7 +60,7 @@ class Instance:
         """Start it and wait until it is ready."""
         with self._log.open("ab") as output:
             self._process = subprocess.Popen(
-                self._command,
+                [sys.executable, "app.py", "serve", "--no-migrate"],
                 cwd=launch.PROJECT,
                 env=self._environment,
                 stdin=subprocess.DEVNULL,
@@ -75,10 +73,19 @@ class Instance:
     def kill(self) -> None:
         """SIGKILL, the workers too: as when the power fails."""
         if self._process is not None:
+            counters = self._counters(self._process.pid)
             with suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
             self._process = None
+            if counters:
+                shutil.rmtree(counters, ignore_errors=True)
+
+    def _counters(self, pid: int) -> str | None:
+        """The folder that the server would remove at an orderly end."""
+        with suppress(psutil.Error):
+            return psutil.Process(pid).environ().get(serving.COUNTERS)
+        return None
 
     def stop(self) -> int:
         """SIGTERM; the exit code of an orderly stop."""
@@ -170,7 +177,8 @@ def proxy(folder: Path, ports: tuple[int, int]) -> Iterator[Proxy]:
 def nginx(folder: Path, file: Path, changes: list[tuple[str, str]], port: int) -> Iterator[None]:
     """nginx with a file of deploy/ as it is, but for what belongs to the machine: ports, addresses and folders."""
     text, log = file.read_text(encoding="utf-8"), folder / "nginx.log"
-    for pattern, replacement in [(r"/etc/nginx/icmp/", f"{DEPLOY}/nginx/"), *changes]:
+    # The project's own place last: the others must not change it.
+    for pattern, replacement in [*changes, (r"/etc/nginx/icmp/", f"{DEPLOY}/nginx/")]:
         text, count = re.subn(pattern, replacement, text, flags=re.MULTILINE)
         assert count, f"{file.name} has no {pattern}"
     config = folder / "nginx.conf"

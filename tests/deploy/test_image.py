@@ -91,10 +91,22 @@ def test_every_image_has_a_version_and_every_mounted_file_is_there(compose: dict
         assert [each for each in mounts if not (PROJECT / each.split(":")[0]).exists()] == [], name
 
 
+def test_nothing_but_the_proxy_is_open_to_the_outside(compose: dict[str, Any]) -> None:
+    open_ports = {
+        (name, port)
+        for name, service in compose["services"].items()
+        for port in service.get("ports", ())
+        if not port.startswith("127.0.0.1:")
+    }
+    assert open_ports == {("proxy", "0.0.0.0:80:80"), ("proxy", "0.0.0.0:443:443")}
+
+
 def test_the_proxy_knows_both_instances_and_they_believe_only_the_proxy(compose: dict[str, Any]) -> None:
     servers = re.findall(r"server (app-\d):8000", (PROJECT / "deploy" / "nginx.conf").read_text(encoding="utf-8"))
     apps = [name for name, service in compose["services"].items() if name.startswith("app-")]
     assert servers == apps == ["app-1", "app-2"]
+    scraped = yaml.safe_load((PROJECT / "deploy" / "prometheus" / "prometheus.yml").read_text(encoding="utf-8"))
+    assert scraped["scrape_configs"][0]["static_configs"][0]["targets"] == [f"{name}:8000" for name in apps]
     address = compose["services"]["proxy"]["networks"]["front"]["ipv4_address"]
     for name in apps:
         app = compose["services"][name]

@@ -43,7 +43,7 @@ def test_an_operation_without_a_step_is_called_before_what_was_made_is_deleted(f
     document = openapi.document(flask_app)
     document["paths"]["/new"] = {"get": document["paths"]["/healthz"]["get"]}
     folders = postman.collection(document)["item"]
-    assert [item["request"]["url"]["raw"] for item in folders[-2]["item"]] == ["{{baseUrl}}/new"]
+    assert "{{baseUrl}}/new" in [item["request"]["url"]["raw"] for item in folders[-2]["item"]]
     assert folders[-1]["name"] == "Clean up"
 
 
