@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
@@ -12,6 +11,7 @@ from flask import Flask, Response, current_app, g, has_request_context, request
 
 import auth
 import db
+from api import proxies
 from db import audit
 
 log = logging.getLogger(__name__)
@@ -115,7 +115,7 @@ def _act(action: str, outcome: str, target_id: str | None, fields: tuple[str, ..
         user_id=caller.user_id if caller else None,
         target_id=target_id,
         fields=fields,
-        client_network=_network(request.remote_addr),
+        client_network=proxies.client_network(24, 48),
         request_id=g.get("request_id"),
     )
 
@@ -133,11 +133,3 @@ def _target() -> str | None:
     """What the view named, else the last id of the path."""
     given: str | None = g.get("audit_target")
     return given or next(reversed((request.view_args or {}).values()), None)
-
-
-def _network(address: str | None) -> str | None:
-    """The address without what makes it one person's."""
-    if not address:
-        return None
-    bits = 48 if ":" in address else 24
-    return str(ipaddress.ip_network(f"{address}/{bits}", strict=False))

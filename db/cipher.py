@@ -24,7 +24,7 @@ class Undecryptable(Exception):
 
 def bound(*parts: str) -> bytes:
     """Associated data that is unambiguous: each part is preceded by its length, so parts cannot be shifted."""
-    return b"".join(len(part.encode()).to_bytes(4, "big") + part.encode() for part in ("icmp1", *parts))
+    return b"".join(len(part).to_bytes(4, "big") + part for part in map(str.encode, ("icmp1", *parts)))
 
 
 def seal(key: AESGCM, plain: bytes, associated: bytes) -> bytes:

@@ -124,9 +124,11 @@ def test_raw_tables_hold_no_word_of_a_customer_and_no_secret(house: OwnDatabase)
 
 
 def test_the_search_would_find_what_was_there(house: OwnDatabase) -> None:
-    client = onboard(house.master(), "Shop")
-    for form in _forms("Grünspecht"):
-        house.sql("UPDATE businesses SET website = %s", f"see {form.decode(errors='replace')}".replace("\0", ""))
-        house.sql("UPDATE data_keys SET wrapped = %s", b"\x00\xff" + form + b"\xff")
-        assert form in _raw(house)
-    assert client.key
+    onboard(house.master(), "Shop")
+    forms = _forms("Grünspecht")
+    house.sql("UPDATE data_keys SET wrapped = %s", b"\x00\xff" + b"\xff".join(forms) + b"\xff")
+    house.sql("UPDATE businesses SET website = %s, settings = %s", "see Grünspecht", '{"a": "Käuzchen"}')
+    raw = _raw(house)
+    assert [form for form in forms if form not in raw] == []
+    assert raw.count("grünspecht".encode()) == 2
+    assert "käuzchen".encode() in raw
