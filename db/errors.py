@@ -60,3 +60,8 @@ def translated() -> Iterator[None]:
         errors.InvalidParameterValue,
     ) as error:
         raise DatabaseUnavailable(type(error).__name__) from error
+    except psycopg2.DatabaseError as error:
+        # Of no kind of its own: the driver lost the connection in the middle of an answer.
+        if type(error) is not psycopg2.DatabaseError:
+            raise
+        raise DatabaseUnavailable(type(error).__name__) from error

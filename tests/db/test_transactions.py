@@ -246,3 +246,10 @@ def test_a_fault_that_was_caught_is_no_commit(database: db.Database, sql: Sql) -
         with pytest.raises(psycopg2.errors.UniqueViolation):
             _insert(conn, user_id)
     assert sql("SELECT count(*) FROM users WHERE user_id = %s", user_id) == [(0,)]
+
+
+def test_an_answer_that_breaks_off_is_an_outage_and_no_fault_of_ours(database: db.Database) -> None:
+    with pytest.raises(db.DatabaseUnavailable), database.transaction(None):
+        raise psycopg2.DatabaseError("error with status PGRES_TUPLES_OK and no message from the libpq")
+    with pytest.raises(psycopg2.errors.DivisionByZero), database.transaction(None) as conn:
+        db.execute(conn, "SELECT 1 / 0")
