@@ -7,7 +7,7 @@ import json
 import time
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -15,10 +15,10 @@ import db
 from api import answers, turns
 from api.errors import ConversationBusy, ConversationCompleted, InvalidRequest, KeyReused, NoStages
 from api.parts import Parts
-from db import cipher, conversations, message_requests, messages, turn_leases, users
-from db.batch import Batch
+from db import acceptance, cipher, conversations, message_requests, messages, turn_leases
+from db.acceptance import Bounds, Found, Wanted
+from db.batch import Batch, Single
 from db.cipher import Cipher
-from db.conversations import Conversation
 from db.message_requests import Earlier
 from db.messages import Message
 from db.turn_leases import Claim
@@ -33,15 +33,17 @@ RESUMABLE = {"LLM_UNAVAILABLE", "LLM_TIMEOUT"}
 
 @dataclass(frozen=True)
 class Accepted:
-    """A message that is stored and will not be lost. `turn_id` is None when people answer; `work` is the turn, claimed
-    and loaded, when it is this message's at once; `is_repeated` when the key has been here before."""
+    """A message that is stored and will not be lost. `turn_id` is None when people answer; `claim` is its turn when it
+    is this message's at once, and `opened` opens it with what was read already; `is_repeated` when the key has been
+    here before."""
 
     business_id: str
     conversation_id: str
     message_id: str
     turn_id: str | None
     number: int = 0
-    work: turns.Work | None = None
+    claim: Claim | None = None
+    opened: turns.Opened | None = None
     is_repeated: bool = False
 
 
@@ -52,6 +54,7 @@ class _Sent:
     business_id: str
     user_id: str
     body: Mapping[str, Any]
+    message: Message
     key_hash: bytes | None
     fingerprint: bytes | None
 
@@ -68,39 +71,92 @@ def checked_key(text: str | None) -> str | None:
     return text
 
 
-def accept(conn: db.Connection, parts: Parts, business_id: str, body: Mapping[str, Any], key: str | None) -> Accepted:
-    """Store the message with all that its answer needs, or find it stored. Raises NoStages, NotFound, KeyReused,
-    ConversationBusy and ConversationCompleted."""
+def accept(parts: Parts, business_id: str, body: Mapping[str, Any], key: str | None) -> Accepted:
+    """Store the message with all that its answer needs, or find it stored: one round trip unless people answer.
+    Raises NoStages, NotFound, KeyReused, ConversationBusy and ConversationCompleted."""
     started = time.monotonic()
-    business_cipher = parts.key_store.cipher(conn, business_id)
-    sent = _sent(conn, parts, business_id, body, key)
-    earlier = message_requests.find_by_key(conn, business_id, sent.key_hash) if sent.key_hash else None
-    if earlier is not None:
-        return _repeated(conn, parts, sent, earlier)
-    contact = users.find_contact(conn, business_id, business_cipher, sent.user_id)
-    if contact is None:
-        users.insert(conn, sent.user_id)
-        users.meet(conn, business_id, sent.user_id, "customer")
-    setup = parts.setups.get(conn, business_id)
-    conversation = _conversation(conn, parts, business_cipher, sent)
-    if conversation.status == "paused":
-        return _left_to_people(conn, business_cipher, conversation, sent, started)
-    if not setup.stages:
-        raise NoStages("business_id: this business has no stages yet")
-    claim, message = _queued(conn, parts, business_cipher, conversation, sent, setup.on_concurrent_message)
-    work = None
-    if claim.epoch:
-        asked = turns.Asked((message,), setup, {"user_id": sent.user_id, **(contact or {})})
-        work = turns.opened(conn, parts, claim, conversation, asked, started)
-    return Accepted(
-        business_id, conversation.conversation_id, message.message_id, claim.turn_id, claim.number, work=work
+    alone = Single(parts.database, business_id)
+    business_cipher = parts.key_store.cipher(alone, business_id)
+    sent = _sent(alone, parts, business_id, body, key)
+    found = _stored(alone, parts, business_cipher, sent)
+    if found.verdict == "paused":
+        with parts.database.transaction(business_id) as conn:
+            found = _stored(conn, parts, business_cipher, sent)
+            if found.verdict == "paused":
+                return _left_to_people(conn, business_cipher, found.row["conversation_id"], sent, started)
+    if found.verdict == "repeated":
+        return _repeated(parts, business_cipher, sent, found.earlier)
+    if found.verdict != "accepted":
+        raise _refusal(found)
+    return _accepted(parts, business_cipher, sent, found, started)
+
+
+def _stored(conn: db.Connection, parts: Parts, key: Cipher, sent: _Sent) -> Found:
+    settings = parts.settings
+    return acceptance.accept(
+        conn,
+        key,
+        sent.message,
+        Wanted(
+            conversation_id=sent.body.get("conversation_id"),
+            session_id=sent.body.get("session_id"),
+            minutes=settings.session_timeout_minutes,
+            new_conversation_id=str(uuid.uuid4()),
+            new_session_id=str(uuid.uuid4()),
+        ),
+        Bounds(most_waiting=MAX_WAITING, most_merged_bytes=MAX_MERGED_BYTES, most_history=turns.HISTORY_MESSAGES),
+        user_id=sent.user_id,
+        owner=parts.keeper.owner,
+        lease_seconds=settings.turn_lease_s,
+        key_hash=sent.key_hash,
+        fingerprint=sent.fingerprint,
     )
+
+
+def _refusal(found: Found) -> Exception:
+    match found.verdict:
+        case "completed":
+            return ConversationCompleted(f"conversation_id: {found.row['conversation_id']} takes no more messages")
+        case "no stages":
+            return NoStages("business_id: this business has no stages yet")
+        case "busy":
+            return ConversationBusy(
+                f"conversation_id: {found.row['others']} messages of this conversation are being answered"
+            )
+    return db.NotFound()
+
+
+def _accepted(parts: Parts, key: Cipher, sent: _Sent, found: Found, started: float) -> Accepted:
+    claim, message_id = found.claim, sent.message.message_id
+    accepted = Accepted(sent.business_id, claim.conversation_id, message_id, claim.turn_id, claim.number)
+    if not claim.epoch:
+        return accepted
+    setup = parts.setups.kept(sent.business_id, found.setup_version)
+    message = replace(sent.message, conversation_id=claim.conversation_id, turn_id=claim.turn_id)
+
+    def opened() -> turns.Work:
+        if setup is None:
+            return turns.loaded(parts, claim)
+        asked = turns.Asked((message,), setup, {"user_id": sent.user_id, **found.contact(key)})
+        return turns.opened(parts, claim, key, found.conversation(key), asked, found.history(key), (), started)
+
+    return replace(accepted, claim=claim, opened=opened)
 
 
 def _sent(conn: db.Connection, parts: Parts, business_id: str, body: Mapping[str, Any], key: str | None) -> _Sent:
     user_id = str(uuid.UUID(body["user_id"]))
+    message = Message(
+        message_id=str(uuid.uuid4()),
+        business_id=business_id,
+        conversation_id="",  # found when it is stored
+        turn_id=str(uuid.uuid4()),
+        sender_type="user",
+        message_content=body["message"],
+        metadata=dict(body.get("metadata") or {}),
+        created_at=datetime.now(UTC),
+    )
     if key is None:
-        return _Sent(business_id, user_id, body, None, None)
+        return _Sent(business_id, user_id, body, message, None, None)
     pepper = parts.key_store.platform(conn).pepper
     asked = {name: value for name, value in body.items() if name not in {"stream", "business_id"}}
     told = json.dumps(asked | {"user_id": user_id}, sort_keys=True, ensure_ascii=False)
@@ -108,107 +164,41 @@ def _sent(conn: db.Connection, parts: Parts, business_id: str, body: Mapping[str
         business_id,
         user_id,
         body,
+        message,
         key_hash=cipher.keyed_hash(pepper, f"idempotency key:{business_id}:{key}"),
         # Keyed: a plain hash of a short message could be guessed.
         fingerprint=cipher.keyed_hash(pepper, f"request:{business_id}:{told}"),
     )
 
 
-def _repeated(conn: db.Connection, parts: Parts, sent: _Sent, earlier: Earlier) -> Accepted:
+def _repeated(parts: Parts, key: Cipher, sent: _Sent, earlier: Earlier) -> Accepted:
     if not hmac.compare_digest(bytes(earlier.fingerprint), sent.fingerprint or b""):
         raise KeyReused("Idempotency-Key: another message was sent with it")
     number = earlier.number
     if earlier.state == "failed" and earlier.turn_id is not None and earlier.error_code in RESUMABLE:
-        key = parts.key_store.cipher(conn, sent.business_id)
-        conversation = conversations.lock(conn, sent.business_id, key, earlier.conversation_id)
-        if conversation.status == "completed":
-            raise ConversationCompleted("conversation_id: it was completed before the message was answered")
-        number = turn_leases.reopen(conn, sent.business_id, earlier.turn_id, earlier.conversation_id) or earlier.number
+        with parts.database.transaction(sent.business_id) as conn:
+            conversation = conversations.lock(conn, sent.business_id, key, earlier.conversation_id)
+            if conversation.status == "completed":
+                raise ConversationCompleted("conversation_id: it was completed before the message was answered")
+            reopened = turn_leases.reopen(conn, sent.business_id, earlier.turn_id, earlier.conversation_id)
+            number = reopened or earlier.number
     return Accepted(
         sent.business_id, earlier.conversation_id, earlier.message_id, earlier.turn_id, number, is_repeated=True
     )
 
 
-def _left_to_people(
-    conn: db.Connection, key: Cipher, conversation: Conversation, sent: _Sent, started: float
-) -> Accepted:
+def _left_to_people(conn: db.Connection, key: Cipher, conversation_id: str, sent: _Sent, started: float) -> Accepted:
     """Store the message for staff; its answer is certain already."""
-    message = _stored(conn, key, conversation, sent, None)
-    conversations.update(conn, sent.business_id, key, conversation.conversation_id, {})
+    business_id = sent.business_id
+    conversation = conversations.get(conn, business_id, key, conversation_id)
+    message = replace(sent.message, conversation_id=conversation_id, turn_id=None)
     answer = answers.without_reply(conversation, message, answers.timings_ms(started))
-    message_requests.answer(conn, sent.business_id, key, 202, {message.message_id: answer})
-    return Accepted(sent.business_id, conversation.conversation_id, message.message_id, None)
-
-
-def _queued(
-    conn: db.Connection, parts: Parts, key: Cipher, conversation: Conversation, sent: _Sent, policy: str
-) -> tuple[Claim, Message]:
-    """The message with a turn of its own, or a place in one that waits."""
-    waiting = None
-    if policy == "merge":
-        waiting = turn_leases.find_waiting(
-            conn, sent.business_id, conversation.conversation_id, most_bytes=MAX_MERGED_BYTES
-        )
-    if waiting is not None:
-        turn_id, number = waiting
-        claim = Claim(sent.business_id, turn_id, conversation.conversation_id, number, 0, 0)
-        return claim, _stored(conn, key, conversation, sent, turn_id)
-    claim, others = turn_leases.insert(
-        conn,
-        sent.business_id,
-        str(uuid.uuid4()),
-        conversation.conversation_id,
-        owner=parts.keeper.owner,
-        seconds=parts.settings.turn_lease_s,
-    )
-    if others > (0 if policy == "reject" else MAX_WAITING):
-        raise ConversationBusy(f"conversation_id: {others} messages of this conversation are being answered")
-    return claim, _stored(conn, key, conversation, sent, claim.turn_id)
-
-
-def _stored(conn: db.Connection, key: Cipher, conversation: Conversation, sent: _Sent, turn_id: str | None) -> Message:
-    message = Message(
-        message_id=str(uuid.uuid4()),
-        business_id=sent.business_id,
-        conversation_id=conversation.conversation_id,
-        turn_id=turn_id,
-        sender_type="user",
-        message_content=sent.body["message"],
-        metadata=dict(sent.body.get("metadata") or {}),
-        created_at=datetime.now(UTC),
-    )
-    both = Batch(conn)
-    messages.store(both, key, message)
+    batch = Batch(conn)
+    messages.store(batch, key, message)
     message_requests.insert(
-        both, sent.business_id, message.message_id, key_hash=sent.key_hash, fingerprint=sent.fingerprint
+        batch, business_id, message.message_id, key_hash=sent.key_hash, fingerprint=sent.fingerprint
     )
-    both.send()
-    return message
-
-
-def _conversation(conn: db.Connection, parts: Parts, key: Cipher, sent: _Sent) -> Conversation:
-    """The conversation that the message belongs to, locked until it is stored."""
-    if "conversation_id" in sent.body:
-        named = conversations.lock(conn, sent.business_id, key, sent.body["conversation_id"])
-        if named.user_id != sent.user_id:
-            raise db.NotFound
-        if named.status == "completed":
-            raise ConversationCompleted(f"conversation_id: {named.conversation_id} takes no more messages")
-        return named
-    found = _open(conn, parts, key, sent)
-    if found is None:
-        conversations.lock_user(conn, sent.business_id, sent.user_id)
-        found = _open(conn, parts, key, sent)
-    if found is not None:
-        return found
-    conversation_id = str(uuid.uuid4())
-    session_id = sent.body.get("session_id") or str(uuid.uuid4())
-    conversations.insert(conn, sent.business_id, conversation_id, sent.user_id, session_id)
-    return conversations.get(conn, sent.business_id, key, conversation_id)
-
-
-def _open(conn: db.Connection, parts: Parts, key: Cipher, sent: _Sent) -> Conversation | None:
-    if "session_id" in sent.body:
-        return conversations.find_open(conn, sent.business_id, key, sent.user_id, sent.body["session_id"])
-    minutes = parts.settings.session_timeout_minutes
-    return conversations.find_recent(conn, sent.business_id, key, sent.user_id, minutes)
+    message_requests.answer(batch, business_id, key, 202, {message.message_id: answer})
+    conversations.update(batch, business_id, key, conversation_id, {})
+    batch.send()
+    return Accepted(business_id, conversation_id, message.message_id, None)

@@ -35,16 +35,15 @@ _KEY = {
 )
 def post_message(business_id: str, body: dict[str, Any]) -> Reply | Response:
     """Answer a customer's message; 202 without a response while people answer the conversation."""
-    g.user_id = body["user_id"]
+    g.user_id, g.business_id = body["user_id"], business_id
     key = acceptance.checked_key(request.headers.get("Idempotency-Key"))
     wired, slot = parts(), parts().turn_slots.taken()
     try:
-        with tenant(business_id) as conn:
-            accepted = acceptance.accept(conn, wired, business_id, body, key)
+        accepted = acceptance.accept(wired, business_id, body, key)
     except BaseException:
         slot.free()
         raise
-    g.conversation_id = accepted.conversation_id
+    g.conversation_id, g.audit_scope = accepted.conversation_id, business_id
     headers = {"Idempotent-Replayed": "true"} if accepted.is_repeated else {}
     if streaming.is_wanted(request, body):
         return streaming.response(lambda told: slot.used(lambda: replies.reply_to(wired, accepted, told)), headers)

@@ -66,14 +66,13 @@ class _Waiting:
         self._outage_since: float | None = None
 
     def reply(self) -> Reply:
-        work, looks = self._accepted.work, 0
-        claim = work.claim if work is not None else None
+        claim, opened, looks = self._accepted.claim, self._accepted.opened, 0
         while True:
             if claim is not None:
-                done = self._attempt(claim, work)
+                done = self._attempt(claim, opened)
                 if done is not None:
                     return done
-                work = None
+                opened = None
             # Before the look, so that a ring in between is not missed.
             self._event.clear()
             standing, done = self._look()
@@ -85,12 +84,12 @@ class _Waiting:
                 looks += 1
                 self._event.wait(_pause(standing, looks))
 
-    def _attempt(self, claim: Claim, work: turns.Work | None) -> Reply | None:
+    def _attempt(self, claim: Claim, opened: turns.Opened | None) -> Reply | None:
         """The answer of this worker's own attempt; None when it came to nothing or another worker's counts."""
         # What an attempt has told cannot be taken back: only the first one tells.
         told, self._told = self._told, None
         try:
-            answer = _run(self._parts, claim, work, told)
+            answer = _run(self._parts, claim, opened, told)
         except (Fenced, Interrupted, db.DatabaseUnavailable) as error:
             # A claim that could not be given back is this request's to take up again.
             is_given_back = isinstance(error, Fenced) or (isinstance(error, Interrupted) and error.is_released)
@@ -163,9 +162,9 @@ def _claim(parts: Parts, business_id: str, turn_id: str, lost_epoch: int | None)
     return claim
 
 
-def _run(parts: Parts, claim: Claim, work: turns.Work | None, told: Told | None) -> turns.Answer:
+def _run(parts: Parts, claim: Claim, opened: turns.Opened | None, told: Told | None) -> turns.Answer:
     try:
-        return turns.run(parts, claim, work, told)
+        return turns.run(parts, claim, opened, told)
     finally:
         parts.bell.ring(claim.conversation_id, claim.number)
 

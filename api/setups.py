@@ -29,11 +29,6 @@ class Setup:
     agents: Mapping[str, Agent]
     templates: Mapping[str, Template]
 
-    @property
-    def on_concurrent_message(self) -> str:
-        """What becomes of a message while another one is being answered: queue, reject or merge."""
-        return str(self.business.settings.get("on_concurrent_message", "queue"))
-
     def turn(self, message: str, metadata: Mapping[str, Any], model: str, **known: Any) -> Turn:
         """The first moment of a turn."""
         return Turn(
@@ -50,20 +45,27 @@ class Setup:
 
 
 class Setups:
-    """The set-ups that this process used last. Each use asks for the version, so a change counts at once."""
+    """The set-ups that this process used last. Each use knows the newest version, so a change counts at once."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._kept: OrderedDict[str, tuple[tuple[Any, ...], Setup]] = OrderedDict()
 
+    def kept(self, business_id: str, version: tuple[Any, ...]) -> Setup | None:
+        """The business's set-up if it is kept in this version."""
+        with self._lock:
+            found = self._kept.get(business_id)
+            if found is None or found[0] != version:
+                return None
+            self._kept.move_to_end(business_id)
+            return found[1]
+
     def get(self, conn: db.Connection, business_id: str) -> Setup:
         """The business's set-up as it is now; raises NotFound."""
         version = businesses.setup_version(conn, business_id)
-        with self._lock:
-            kept = self._kept.get(business_id)
-            if kept is not None and kept[0] == version:
-                self._kept.move_to_end(business_id)
-                return kept[1]
+        kept = self.kept(business_id, version)
+        if kept is not None:
+            return kept
         # Read after the version: a change in between makes this one look older than it is, never newer.
         setup = Setup(
             business=businesses.get(conn, business_id, with_lists=False),

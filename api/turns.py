@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Protocol
@@ -16,12 +16,13 @@ from api.errors import ConversationCompleted, NoStages, row_of
 from api.lookups import Looker
 from api.parts import Parts
 from api.setups import Setup
-from db import conversations, message_requests, messages, turn_leases, turns, users
-from db.batch import Batch
+from db import conversations, messages, turn_leases, turns, users
+from db.batch import Single
 from db.cipher import Cipher
 from db.conversations import Conversation
-from db.messages import Message
+from db.messages import Message, Said
 from db.turn_leases import MAX_ATTEMPTS, Claim
+from db.turns import Step
 from nlp import pipeline
 from nlp.errors import ModelUnavailable
 from nlp.turn import Turn, Utterance, window
@@ -85,14 +86,23 @@ class Answer:
     bodies: Mapping[str, str]
 
 
+# Opens a turn with what was read already; raises NoStages.
+Opened = Callable[[], Work]
+
+
 def opened(
-    conn: db.Connection, parts: Parts, claim: Claim, conversation: Conversation, asked: Asked, started: float
+    parts: Parts,
+    claim: Claim,
+    key: Cipher,
+    conversation: Conversation,
+    asked: Asked,
+    history: Sequence[Said],
+    earlier: Sequence[Step],
+    started: float,
 ) -> Work:
     """The turn at its beginning, or after the last step of an earlier attempt. Raises NoStages."""
     if not asked.setup.stages:
         raise NoStages("business_id: this business has no stages any more")
-    key = parts.key_store.cipher(conn, claim.business_id)
-    earlier = turns.list_steps(conn, claim.business_id, key, claim.turn_id) if claim.attempts > 1 else []
     metadata: dict[str, Any] = {}
     for message in asked.messages:
         metadata |= message.metadata
@@ -101,7 +111,7 @@ def opened(
         metadata,
         parts.settings.openai_model,
         user=asked.user,
-        history=_history(conn, parts, key, conversation),
+        history=window(_in_order(history), parts.settings.history_tokens),
         stage=next((each for each in asked.setup.stages if each.stage_id == conversation.stage_id), None),
         agent_id=conversation.agent_id,
         data=conversation.data,
@@ -110,14 +120,16 @@ def opened(
     return Work(claim, key, conversation, asked, pipeline.restored(turn, earlier), len(earlier), started)
 
 
-def run(parts: Parts, claim: Claim, work: Work | None = None, told: Told | None = None) -> Answer:
-    """Do the turn and keep its answer. `told` hears of the stage, the data and the reply's text as they come. Raises
-    ModelUnavailable, ConversationCompleted and NoStages (the turn has failed), Fenced, Interrupted and NotFound."""
+def run(parts: Parts, claim: Claim, opened: Opened | None = None, told: Told | None = None) -> Answer:
+    """Do the turn, which `opened` opens if it was read already, and keep its answer. `told` hears of the stage, the
+    data and the reply's text as they come. Raises ModelUnavailable, ConversationCompleted and NoStages (the turn has
+    failed), Fenced, Interrupted and NotFound."""
     metrics.TURNS_IN_FLIGHT.inc()
+    work: Work | None = None
     ids = {"turn_id": claim.turn_id, "conversation_id": claim.conversation_id, "business_id": claim.business_id}
     try:
         with parts.traces.turn(**ids), parts.keeper.holding(claim):
-            work = work or _loaded(parts, claim)
+            work = loaded(parts, claim) if opened is None else opened()
             if claim.attempts == 1:
                 metrics.TURN_WAIT_SECONDS.observe(_age_seconds(work))
             if work.conversation.status == "active":
@@ -138,7 +150,8 @@ def run(parts: Parts, claim: Claim, work: Work | None = None, told: Told | None 
         metrics.TURNS_IN_FLIGHT.dec()
 
 
-def _loaded(parts: Parts, claim: Claim) -> Work:
+def loaded(parts: Parts, claim: Claim) -> Work:
+    """A turn of which nothing was read yet. Raises ConversationCompleted, NoStages and NotFound."""
     started = time.monotonic()
     with parts.database.transaction(claim.business_id) as conn:
         key = parts.key_store.cipher(conn, claim.business_id)
@@ -151,95 +164,78 @@ def _loaded(parts: Parts, claim: Claim) -> Work:
             parts.setups.get(conn, claim.business_id),
             {"user_id": conversation.user_id, **(contact or {})},
         )
-        return opened(conn, parts, claim, conversation, asked, started)
+        history = messages.list_said(conn, claim.business_id, key, claim.conversation_id, HISTORY_MESSAGES)
+        earlier = turns.list_steps(conn, claim.business_id, key, claim.turn_id) if claim.attempts > 1 else ()
+    return opened(parts, claim, key, conversation, asked, history, earlier, started)
 
 
-def _history(conn: db.Connection, parts: Parts, key: Cipher, conversation: Conversation) -> tuple[Utterance, ...]:
+def _in_order(history: Sequence[Said]) -> list[Utterance]:
     """What was said before, oldest first, each reply after what it answers: several messages may have come first."""
-    said = messages.list_said(conn, conversation.business_id, key, conversation.conversation_id, HISTORY_MESSAGES)
-    replied = {message.turn_id: place for place, message in said if message.sender_type == "ai"}
+    replied = {each.turn_id: each.sequence for each in history if each.sender_type == "ai"}
 
-    def place(entry: tuple[int, Message]) -> tuple[int, int]:
-        return (replied.get(entry[1].turn_id, entry[0]), entry[0])
+    def place(each: Said) -> tuple[int, int]:
+        return (replied.get(each.turn_id, each.sequence), each.sequence)
 
-    in_order = [Utterance(each.sender_type, each.message_content) for _, each in sorted(said, key=place)]
-    return window(in_order, parts.settings.history_tokens)
+    return [Utterance(each.sender_type, each.message_content) for each in sorted(history, key=place)]
 
 
 def _think(parts: Parts, work: Work, told: Told | None) -> None:
     """All steps of the turn, each kept before the next one begins; raises ModelUnavailable and Fenced."""
     look_up = Looker(parts, work.claim.business_id, work.conversation.user_id, work.claim.turn_id)
     tell = None if told is None else told.text
+    alone = Single(parts.database, work.claim.business_id)
     for turn in pipeline.run(work.turn, parts.model.ask, parts.threads, look_up, tell=tell):
         work.turn = turn
         if told is not None:
             told.news(turn)
         if turn.response is None and len(turn.steps) > work.kept_steps:
             steps, first = turn.steps[work.kept_steps :], work.kept_steps
-            if not turns.checkpoint(parts.database, work.claim, work.key, steps, first):
+            if not turns.checkpoint(alone, work.claim, work.key, steps, first):
                 raise Fenced
             metrics.count_steps(steps)
             work.kept_steps = len(turn.steps)
 
 
 def _save(parts: Parts, work: Work) -> Answer:
-    """Reply, state, ledger and answer in one transaction; raises Fenced."""
-    claim, turn = work.claim, work.turn
-    with parts.database.transaction(claim.business_id) as conn:
-        current = conversations.lock(conn, claim.business_id, work.key, claim.conversation_id)
-        if current.status != "active" or turn.response is None:
-            # People took over while the model was thinking: its reply must not reach the customer any more.
-            return _close(conn, work, current, None)
-        state = {
-            "stage_id": turn.stage.stage_id if turn.stage else None,
-            # An agent that staff named meanwhile stays, unless this turn chose another one.
-            "agent_id": current.agent_id if turn.agent_id == work.conversation.agent_id else turn.agent_id,
-            "status": turn.status,
-            "data": dict(turn.data),
-            "missing_fields": list(turn.missing_fields),
-        }
-        return _close(conn, work, current, answers.reply(work.claim, turn.response), state)
-
-
-def _close(
-    conn: db.Connection,
-    work: Work,
-    current: Conversation,
-    reply: Message | None,
-    state: Mapping[str, Any] | None = None,
-) -> Answer:
-    """End the turn with its ledger, the answer to each of its messages and the conversation's new state; raises
-    Fenced."""
+    """Reply, state, ledger and answer in one transaction; raises Fenced and NotFound."""
+    if work.conversation.status == "active" and work.turn.response is not None:
+        answer = _saved_with_reply(parts, work, work.turn.response)
+        if answer is not None:
+            return answer
+    # People took over while the model was thinking: its reply must not reach the customer any more.
     business_id, timings = work.claim.business_id, answers.timings_ms(work.started, work.turn)
-    made = {} if reply is None else _made(work.turn, current)
-    rest = _finish(conn, work, {"state": "done", "timings_ms": timings, **made})
+    with parts.database.transaction(business_id) as conn:
+        current = conversations.lock(conn, business_id, work.key, work.claim.conversation_id)
+        bodies = {each.message_id: answers.without_reply(current, each, timings) for each in work.asked.messages}
+        _end(conn, work, {"state": "done", "timings_ms": timings}, status=202, bodies=bodies)
+    return Answer(202, bodies)
+
+
+def _saved_with_reply(parts: Parts, work: Work, text: str) -> Answer | None:
+    """The answer with a reply; None when the conversation is not the model's any more."""
+    turn, timings, reply = work.turn, answers.timings_ms(work.started, work.turn), answers.reply(work.claim, text)
     bodies = {
-        message.message_id: answers.without_reply(current, message, timings)
-        if reply is None
-        else answers.with_reply(current, message, work.turn, reply, timings)
+        message.message_id: answers.with_reply(work.conversation, message, turn, reply, timings)
         for message in work.asked.messages
     }
-    answer = Answer(202 if reply is None else 200, bodies)
-    message_requests.answer(rest, business_id, work.key, answer.status, bodies)
-    if reply is not None and state is not None:
-        messages.store(rest, work.key, reply)
-        conversations.update(rest, business_id, work.key, work.claim.conversation_id, state)
-    rest.send()
-    return answer
+    ending = turns.Ending(
+        reply=reply,
+        stage_id=turn.stage.stage_id if turn.stage else None,
+        agent_id=turn.agent_id,
+        is_agent_chosen=turn.agent_id != work.conversation.agent_id,
+        status=turn.status,
+        data=turn.data,
+        missing_fields=turn.missing_fields,
+    )
+    alone = Single(parts.database, work.claim.business_id)
+    outcome = {"state": "done", "timings_ms": timings}
+    is_ended = _end(alone, work, outcome, status=200, bodies=bodies, ending=ending)
+    return Answer(200, bodies) if is_ended else None
 
 
-def _made(turn: Turn, before: Conversation) -> dict[str, Any]:
-    """What a turn with a reply makes of its conversation, for analytics: known at this moment only."""
-    return {
-        "entered_stage": turn.stage is not None and turn.stage.stage_id != before.stage_id,
-        "missing_fields": list(turn.missing_fields),
-        "conversation_status": turn.status,
-    }
-
-
-def _finish(conn: db.Connection, work: Work, values: Mapping[str, Any]) -> Batch:
-    """Close the turn if it is still this worker's, else raise Fenced; its last steps, and whatever else the caller
-    adds, still have to be sent."""
+def _end(conn: db.Connection, work: Work, values: Mapping[str, Any], **further: Any) -> bool:
+    """End the turn if it is still this worker's, else raise Fenced; False, and nothing written, when its reply must not
+    be sent. Raises NotFound."""
     turn = work.turn
     outcome = {
         "stage_id": turn.stage.stage_id if turn.stage else None,
@@ -251,22 +247,27 @@ def _finish(conn: db.Connection, work: Work, values: Mapping[str, Any]) -> Batch
         **turn.usage,
         **values,
     }
-    if not turns.finish(conn, work.claim, outcome):
+    rest = turn.steps[work.kept_steps :]
+    return _is_ended(turns.end(conn, work.claim, work.key, outcome, rest, work.kept_steps, **further))
+
+
+def _is_ended(verdict: str) -> bool:
+    if verdict == "fenced":
         raise Fenced
-    rest = Batch(conn)
-    turns.insert_steps(rest, work.claim, work.key, turn.steps[work.kept_steps :], work.kept_steps)
-    return rest
+    if verdict == "not found":
+        raise db.NotFound
+    return verdict == "ended"
 
 
 def _save_failure(parts: Parts, claim: Claim, work: Work | None, error: Exception) -> None:
     """The turn has failed, and its conversation is free for the next one."""
     failed = {"state": "failed", "error_code": row_of(error).error_code}
-    with parts.database.transaction(claim.business_id) as conn:
-        if work is None:
-            turns.finish(conn, claim, failed | {"timings_ms": {}})
-        else:
-            _finish(conn, work, failed | {"timings_ms": answers.timings_ms(work.started, work.turn)}).send()
-    if work is not None:
+    alone = Single(parts.database, claim.business_id)
+    if work is None:
+        key = parts.key_store.cipher(alone, claim.business_id)
+        _is_ended(turns.end(alone, claim, key, failed | {"timings_ms": {}}, (), 0))
+    else:
+        _end(alone, work, failed | {"timings_ms": answers.timings_ms(work.started, work.turn)})
         _count(work, "failed")
 
 

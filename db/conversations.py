@@ -49,45 +49,6 @@ def get(conn: Connection, business_id: str, cipher: Cipher, conversation_id: str
     return found
 
 
-def find_open(conn: Connection, business_id: str, cipher: Cipher, user_id: str, session_id: str) -> Conversation | None:
-    """The session's open conversation, locked until the transaction ends."""
-    return _find(
-        conn,
-        business_id,
-        cipher,
-        "user_id = %(user_id)s AND session_id = %(session_id)s AND status IN ('active', 'paused') FOR UPDATE",
-        {"user_id": user_id, "session_id": session_id},
-    )
-
-
-def find_recent(conn: Connection, business_id: str, cipher: Cipher, user_id: str, minutes: int) -> Conversation | None:
-    """The user's latest active conversation touched within so many minutes, locked until the transaction ends."""
-    return _find(
-        conn,
-        business_id,
-        cipher,
-        "user_id = %(user_id)s AND status = 'active'"
-        " AND last_updated > clock_timestamp() - make_interval(mins => %(minutes)s)"
-        " ORDER BY last_updated DESC LIMIT 1 FOR UPDATE",
-        {"user_id": user_id, "minutes": minutes},
-    )
-
-
-def lock_user(conn: Connection, business_id: str, user_id: str) -> None:
-    """Until the transaction ends nobody else starts a conversation for this user: two first messages at once
-    must find one conversation, which no unique index can say when neither names a session."""
-    execute(conn, "SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", [f"{business_id}:{user_id}"])
-
-
-def insert(conn: Connection, business_id: str, conversation_id: str, user_id: str, session_id: str) -> None:
-    """A new active conversation; raises Conflict when the session has an open one."""
-    execute(
-        conn,
-        "INSERT INTO conversations (business_id, conversation_id, user_id, session_id) VALUES (%s, %s, %s, %s)",
-        [business_id, conversation_id, user_id, session_id],
-    )
-
-
 def lock(conn: Connection, business_id: str, cipher: Cipher, conversation_id: str) -> Conversation:
     """The conversation as it is now, which nobody else changes until the transaction ends; raises NotFound."""
     found = _find(conn, business_id, cipher, "conversation_id = %(id)s FOR UPDATE", {"id": conversation_id})
@@ -141,7 +102,7 @@ def list_page(
         f"SELECT {_SELECT} FROM conversations WHERE business_id = %(business_id)s{where}{end}",
         values | dict(filters) | {"business_id": business_id},
     )
-    return [_conversation(cipher, row) for row in rows]
+    return [read(cipher, row) for row in rows]
 
 
 def _find(
@@ -152,10 +113,11 @@ def _find(
         f"SELECT {_SELECT} FROM conversations WHERE business_id = %(business_id)s AND {where}",
         values | {"business_id": business_id},
     )
-    return None if row is None else _conversation(cipher, row)
+    return None if row is None else read(cipher, row)
 
 
-def _conversation(cipher: Cipher, row: tuple[Any, ...]) -> Conversation:
+def read(cipher: Cipher, row: tuple[Any, ...]) -> Conversation:
+    """A row of COLUMNS."""
     record = dict(zip(COLUMNS.split(", "), row, strict=True))
     stored = record["data"]
     data = {} if stored is None else cipher.decrypt("conversations", "data", record["conversation_id"], stored)

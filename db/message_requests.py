@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from db import Connection, Database, execute, fetch_one
+from db import Connection, Database, execute
 from db.cipher import Cipher
 
 KEPT_HOURS = 24.0
@@ -22,21 +22,6 @@ class Earlier:
     state: str | None
     error_code: str | None
     fingerprint: memoryview
-
-
-def find_by_key(conn: Connection, business_id: str, key_hash: bytes) -> Earlier | None:
-    """The message of this key. Until the transaction ends nobody else accepts one under it."""
-    row = fetch_one(
-        conn,
-        # Two statements in one round trip: the second one sees what was committed while the first one waited.
-        "SELECT pg_advisory_xact_lock(hashtextextended(%(lock)s, 0));"
-        " SELECT m.message_id, m.conversation_id, m.turn_id, coalesce(t.number, 0), t.state, t.error_code,"
-        " coalesce(r.fingerprint, ''::bytea) FROM message_requests r JOIN messages m USING (business_id, message_id)"
-        " LEFT JOIN turns t ON t.business_id = m.business_id AND t.turn_id = m.turn_id"
-        " WHERE r.business_id = %(business_id)s AND r.key_hash = %(key_hash)s",
-        {"business_id": business_id, "key_hash": key_hash, "lock": f"{business_id}:{key_hash.hex()}"},
-    )
-    return None if row is None else Earlier(*row)
 
 
 def insert(

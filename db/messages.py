@@ -27,6 +27,16 @@ class Message:
     created_at: datetime
 
 
+@dataclass(frozen=True)
+class Said:
+    """An utterance with its place among all messages, as the history of a turn knows it."""
+
+    sequence: int
+    turn_id: str | None
+    sender_type: str
+    message_content: str
+
+
 def insert(conn: Connection, cipher: Cipher, message: Message) -> Message:
     """Store a message; the same with the database's time."""
     row = fetch_one(conn, f"{_INSERT} RETURNING created_at", _values(cipher, message))
@@ -53,9 +63,15 @@ def _values(cipher: Cipher, message: Message) -> list[Any]:
         message.conversation_id,
         message.turn_id,
         message.sender_type,
-        cipher.encrypt("messages", "message_content", message.message_id, message.message_content),
-        cipher.encrypt("messages", "metadata", message.message_id, message.metadata) if message.metadata else None,
+        *ciphertexts(cipher, message),
     ]
+
+
+def ciphertexts(cipher: Cipher, message: Message) -> tuple[bytes, bytes | None]:
+    """What is stored of a message's content and metadata."""
+    content = cipher.encrypt("messages", "message_content", message.message_id, message.message_content)
+    metadata = message.metadata
+    return content, cipher.encrypt("messages", "metadata", message.message_id, metadata) if metadata else None
 
 
 def get(conn: Connection, business_id: str, cipher: Cipher, message_id: str) -> Message:
@@ -80,20 +96,24 @@ def list_page(conn: Connection, business_id: str, cipher: Cipher, conversation_i
     return [_message(cipher, row) for row in rows]
 
 
-def list_said(
-    conn: Connection, business_id: str, cipher: Cipher, conversation_id: str, most: int
-) -> list[tuple[int, Message]]:
-    """The newest utterances of a conversation with their places, oldest first; none of turns that are still open."""
+def list_said(conn: Connection, business_id: str, cipher: Cipher, conversation_id: str, most: int) -> list[Said]:
+    """The newest utterances of a conversation, oldest first; none of turns that are still open."""
     rows = fetch_all(
         conn,
-        f"SELECT {COLUMNS}, sequence FROM messages WHERE business_id = %(business_id)s"
-        " AND conversation_id = %(conversation_id)s AND (turn_id IS NULL OR turn_id <> ALL (ARRAY("
+        "SELECT message_id, turn_id, sender_type, message_content, sequence FROM messages"
+        " WHERE business_id = %(business_id)s AND conversation_id = %(conversation_id)s"
+        " AND (turn_id IS NULL OR turn_id <> ALL (ARRAY("
         "  SELECT t.turn_id FROM turns t WHERE t.business_id = %(business_id)s"
         "  AND t.conversation_id = %(conversation_id)s AND t.state = 'open')))"
         " ORDER BY sequence DESC LIMIT %(most)s",
         {"business_id": business_id, "conversation_id": conversation_id, "most": most},
     )
-    return [(row[-1], _message(cipher, row[:-1])) for row in reversed(rows)]
+    return [said(cipher, *row) for row in reversed(rows)]
+
+
+def said(cipher: Cipher, message_id: str, turn_id: str | None, sender_type: str, content: bytes, sequence: int) -> Said:
+    """An utterance from its columns."""
+    return Said(sequence, turn_id, sender_type, cipher.decrypt("messages", "message_content", message_id, content))
 
 
 def list_asked(conn: Connection, business_id: str, cipher: Cipher, turn_id: str) -> list[Message]:

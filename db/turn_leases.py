@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from db import Connection, Database, NotFound, execute, fetch_one, json_value
+from db import Connection, Database, execute, fetch_one, json_value
 
 MAX_ATTEMPTS = 5
 
@@ -40,52 +40,6 @@ class Standing:
     ahead: int
     status: int | None
     answer: bytes | None
-
-
-def insert(
-    conn: Connection, business_id: str, turn_id: str, conversation_id: str, *, owner: str, seconds: float
-) -> tuple[Claim, int]:
-    """Open the conversation's next turn, whose row the caller has locked: claimed at once when no other is open, else
-    waiting (its claim then has epoch 0); and how many others are open. Raises NotFound."""
-    row = fetch_one(
-        conn,
-        "WITH busy AS (SELECT count(*) AS turns FROM turns"
-        "  WHERE business_id = %(business_id)s AND conversation_id = %(conversation_id)s AND state = 'open'),"
-        " next AS (UPDATE conversations SET turn_count = turn_count + 1, last_updated = clock_timestamp()"
-        "  WHERE business_id = %(business_id)s AND conversation_id = %(conversation_id)s RETURNING turn_count)"
-        " INSERT INTO turns (business_id, turn_id, conversation_id, number, owner, epoch, attempts, lease_until)"
-        " SELECT %(business_id)s, %(turn_id)s, %(conversation_id)s, turn_count, %(owner)s,"
-        "  CASE busy.turns WHEN 0 THEN 1 ELSE 0 END, CASE busy.turns WHEN 0 THEN 1 ELSE 0 END,"
-        "  CASE busy.turns WHEN 0 THEN clock_timestamp() + make_interval(secs => %(seconds)s) END FROM next, busy"
-        " RETURNING number, epoch, attempts, (SELECT turns FROM busy)",
-        {
-            "business_id": business_id,
-            "turn_id": turn_id,
-            "conversation_id": conversation_id,
-            "owner": owner,
-            "seconds": seconds,
-        },
-    )
-    if row is None:
-        raise NotFound
-    return Claim(business_id, turn_id, conversation_id, *row[:3]), int(row[3])
-
-
-def find_waiting(
-    conn: Connection, business_id: str, conversation_id: str, *, most_bytes: int
-) -> tuple[str, int] | None:
-    """The conversation's last turn with its number when nobody has claimed it yet and its messages are few enough for
-    one more; locked, so that nobody claims it before the caller has added to it."""
-    row = fetch_one(
-        conn,
-        "SELECT turn_id, number FROM turns WHERE business_id = %(business_id)s"
-        " AND conversation_id = %(conversation_id)s AND state = 'open' AND attempts = 0"
-        " AND (SELECT sum(octet_length(m.message_content)) FROM messages m"
-        "  WHERE m.business_id = turns.business_id AND m.turn_id = turns.turn_id) <= %(most_bytes)s"
-        " ORDER BY number DESC LIMIT 1 FOR UPDATE",
-        {"business_id": business_id, "conversation_id": conversation_id, "most_bytes": most_bytes},
-    )
-    return None if row is None else (row[0], int(row[1]))
 
 
 def claim(

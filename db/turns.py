@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from db import Connection, Database, NotFound, execute, fetch_all, fetch_one, json_value
+from db import Connection, NotFound, fetch_all, fetch_one, json_value
 from db.cipher import Cipher
+from db.messages import Message, ciphertexts
 from db.paging import Page, clause
 from db.turn_leases import Claim
 
@@ -16,21 +17,11 @@ COLUMNS = (
     "turn_id, business_id, conversation_id, number, state, error_code, stage_id, stage_name, agent_id, confidence, "
     "model, degraded, prompt_tokens, completion_tokens, cost_usd, timings_ms, created_at, finished_at"
 )
-_STEP_TYPES = {
-    "kind": "text",
-    "outcome": "text",
-    "stage_name": "text",
-    "template_id": "text",
-    "template_version": "integer",
-    "model": "text",
-    "attempts": "integer",
-    "prompt_tokens": "integer",
-    "completion_tokens": "integer",
-    "cost_usd": "numeric",
-    "latency_ms": "double precision",
-}
-STEP_COLUMNS = ", ".join(_STEP_TYPES)
-_JSON = {"timings_ms", "missing_fields"}
+STEP_COLUMNS = (
+    "kind, outcome, stage_name, template_id, template_version, model, attempts, prompt_tokens, completion_tokens, "
+    "cost_usd, latency_ms"
+)
+_STEP_COLUMNS = STEP_COLUMNS.split(", ")
 _SECRET = ("prompt", "raw_outputs", "output", "verdict")
 
 
@@ -79,61 +70,95 @@ class Step:
     verdict: Any
 
 
-def finish(conn: Connection, mine: Claim, values: Mapping[str, Any]) -> bool:
-    """Close a turn with its outcome columns; False when somebody else has taken it over."""
-    given = {name: json_value(value) if name in _JSON else value for name, value in values.items()}
-    columns = ", ".join(f"{name} = %({name})s" for name in given)
-    return bool(
-        execute(
-            conn,
-            f"UPDATE turns SET {columns}, lease_until = NULL, finished_at = clock_timestamp()"
-            " WHERE business_id = %(business_id)s AND turn_id = %(turn_id)s AND epoch = %(epoch)s AND state = 'open'",
-            given | mine.named,
-        )
+@dataclass(frozen=True)
+class Ending:
+    """How a turn leaves its conversation: the reply, and the state after it. Without a reply nothing changes."""
+
+    reply: Message
+    stage_id: str | None
+    agent_id: str | None
+    is_agent_chosen: bool
+    status: str
+    data: Mapping[str, Any]
+    missing_fields: Sequence[str]
+
+
+def end(
+    conn: Connection,
+    mine: Claim,
+    cipher: Cipher,
+    outcome: Mapping[str, Any],
+    steps: Sequence[Step],
+    first: int,
+    *,
+    status: int | None = None,
+    bodies: Mapping[str, str] | None = None,
+    ending: Ending | None = None,
+) -> str:
+    """End a turn: its outcome columns, its steps from position `first` on, the answer to each of its messages
+    (message_id → body) and what becomes of the conversation. `ended`, or as the function end_turn tells it."""
+    answers = {key: cipher.encrypt("message_requests", "answer", key, body) for key, body in (bodies or {}).items()}
+    row = fetch_one(
+        conn,
+        "SELECT end_turn(%(business_id)s, %(turn_id)s, %(conversation_id)s, %(epoch)s, %(outcome)s, %(first)s,"
+        " %(steps)s, %(contents)s, %(answer_status)s::smallint, %(message_ids)s::uuid[], %(answers)s::bytea[],"
+        " %(reply_id)s, %(reply_content)s, %(stage_id)s, %(agent_id)s, %(is_agent_chosen)s, %(status)s, %(data)s,"
+        " %(missing_fields)s)",
+        {
+            **_kept(mine, cipher, steps, first),
+            "conversation_id": mine.conversation_id,
+            "outcome": json_value(dict(outcome)),
+            "answer_status": status,
+            "message_ids": list(answers),
+            "answers": list(answers.values()),
+            **_left(cipher, ending),
+        },
     )
+    if row is None:
+        raise NotFound
+    return str(row[0])
 
 
-def insert_steps(conn: Connection, mine: Claim, cipher: Cipher, steps: Sequence[Step], first: int = 0) -> None:
-    """The steps of a turn in the order they were finished, from position `first` on, in one statement."""
-    if steps:
-        rows, values = _rows(mine, cipher, steps, first)
-        execute(
-            conn, f"INSERT INTO turn_steps (business_id, turn_id, position, content, {STEP_COLUMNS}) {rows}", values
-        )
-
-
-def checkpoint(database: Database, mine: Claim, cipher: Cipher, steps: Sequence[Step], first: int) -> bool:
-    """Keep finished steps before the turn goes on, in one round trip; False when somebody else has taken it over.
-    Losing them in a crash of the database costs a repeated step, so the commit does not wait for the disk."""
-    rows, values = _rows(mine, cipher, steps, first)
-    return bool(
-        database.once(
-            mine.business_id,
-            "SET LOCAL synchronous_commit = off;"
-            " WITH mine AS (SELECT 1 FROM turns WHERE business_id = %(business_id)s AND turn_id = %(turn_id)s"
-            "  AND epoch = %(epoch)s AND state = 'open' FOR UPDATE)"
-            f" INSERT INTO turn_steps (business_id, turn_id, position, content, {STEP_COLUMNS})"
-            f" SELECT given.* FROM mine, ({rows}) given RETURNING position",
-            values | mine.named,
-        )
+def checkpoint(conn: Connection, mine: Claim, cipher: Cipher, steps: Sequence[Step], first: int) -> bool:
+    """Keep finished steps before the turn goes on; False when somebody else has taken it over. Losing them in a crash
+    of the database costs a repeated step, so the commit does not wait for the disk."""
+    row = fetch_one(
+        conn,
+        "SET LOCAL synchronous_commit = off;"
+        " SELECT keep_turn_steps(%(business_id)s, %(turn_id)s, %(epoch)s, %(first)s, %(steps)s, %(contents)s)",
+        _kept(mine, cipher, steps, first),
     )
+    return bool(row and row[0])
 
 
-def _rows(mine: Claim, cipher: Cipher, steps: Sequence[Step], first: int) -> tuple[str, dict[str, Any]]:
-    """VALUES of these steps, each value cast to its column's type, and their parameters."""
-    values: dict[str, Any] = {"business_id": mine.business_id, "turn_id": mine.turn_id}
-    rows = []
-    for position, step in enumerate(steps, first):
-        secret = {name: getattr(step, name) for name in _SECRET}
-        values[f"position{position}"] = position
-        values[f"content{position}"] = cipher.encrypt("turn_steps", "content", f"{mine.turn_id}:{position}", secret)
-        values |= {f"{name}{position}": getattr(step, name) for name in _STEP_TYPES}
-        places = "".join(f", %({name}{position})s::{kind}" for name, kind in _STEP_TYPES.items())
-        rows.append(
-            f"(%(business_id)s::uuid, %(turn_id)s::uuid, %(position{position})s::integer,"
-            f" %(content{position})s::bytea{places})"
+def _kept(mine: Claim, cipher: Cipher, steps: Sequence[Step], first: int) -> dict[str, Any]:
+    """The parameters that name a turn and carry its steps: plain columns as JSON, ciphertexts beside it."""
+    contents = [
+        cipher.encrypt(
+            "turn_steps", "content", f"{mine.turn_id}:{position}", {name: getattr(step, name) for name in _SECRET}
         )
-    return f"VALUES {', '.join(rows)}", values
+        for position, step in enumerate(steps, first)
+    ]
+    plain = [{name: getattr(step, name) for name in _STEP_COLUMNS} for step in steps]
+    return {**mine.named, "first": first, "steps": json_value(plain), "contents": contents}
+
+
+def _left(cipher: Cipher, ending: Ending | None) -> dict[str, Any]:
+    """The parameters of a reply and of the conversation's new state; all null without a reply."""
+    names = ("reply_id", "reply_content", "stage_id", "agent_id", "is_agent_chosen", "status", "data", "missing_fields")
+    if ending is None:
+        return dict.fromkeys(names)
+    conversation_id = ending.reply.conversation_id
+    return {
+        "reply_id": ending.reply.message_id,
+        "reply_content": ciphertexts(cipher, ending.reply)[0],
+        "stage_id": ending.stage_id,
+        "agent_id": ending.agent_id,
+        "is_agent_chosen": ending.is_agent_chosen,
+        "status": ending.status,
+        "data": cipher.encrypt("conversations", "data", conversation_id, dict(ending.data)),
+        "missing_fields": json_value(list(ending.missing_fields)),
+    }
 
 
 def get(conn: Connection, business_id: str, turn_id: str) -> TurnRecord:

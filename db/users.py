@@ -117,9 +117,14 @@ def find_contact(conn: Connection, business_id: str, business_cipher: Cipher, us
         "SELECT contact FROM memberships WHERE business_id = %s AND user_id = %s",
         [business_id, user_id],
     )
-    if row is None or row[0] is None:
-        return None if row is None else {}
-    known: dict[str, Any] = business_cipher.decrypt("memberships", "contact", user_id, row[0])
+    return None if row is None else read_contact(business_cipher, user_id, row[0])
+
+
+def read_contact(business_cipher: Cipher, user_id: str, contact: bytes | None) -> dict[str, Any]:
+    """What the column `contact` of a membership holds."""
+    known: dict[str, Any] = (
+        {} if contact is None else business_cipher.decrypt("memberships", "contact", user_id, contact)
+    )
     return known
 
 

@@ -31,7 +31,8 @@ def run(
     """The turn wherever its caller should keep it, the last one with its response and complete ledger.
 
     Steps that `turn.finished` names are not made again. Every step made comes after the last in `turn.steps`. A turn
-    is handed out before each model call or look-up that begins after another one ended, and before anything is told.
+    is handed out before each model call or look-up that begins after another one ended, and before anything is told:
+    what runs side by side is kept together.
 
     With `threads`, data extraction of the expected stage runs beside stage selection; without `look_up` nothing is
     looked up; with `keep_stage` the present stage stays, whatever is selected. `tell` is called with the pieces of
@@ -66,7 +67,7 @@ def _understood(
     if stage_selection.KIND not in turn.finished:
         selected = _selected(turn, ask)
         turn = stage_selection.enter(selected, turn.stage) if keep_stage and turn.stage else selected
-        if _has_to_wait(turn, ahead):
+        if _has_fields(turn) and not (ahead is not None and ahead.fits(turn)):
             yield turn
     if data_extraction.KIND not in turn.finished:
         turn = _extracted(turn, ask, ahead)
@@ -160,12 +161,6 @@ def _look_ahead(turn: Turn, ask: Ask, threads: Threads | None) -> _Ahead | None:
         return None
     future = threads.start(lambda: exchange.hold(data_extraction, expected, ask))
     return None if future is None else _Ahead(expected, future)
-
-
-def _has_to_wait(turn: Turn, ahead: _Ahead | None) -> bool:
-    """Whether data extraction takes any time from here."""
-    is_there = ahead is not None and ahead.fits(turn) and ahead.future.done()
-    return _has_fields(turn) and not is_there
 
 
 def _selected(turn: Turn, ask: Ask) -> Turn:

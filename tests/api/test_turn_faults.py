@@ -20,12 +20,10 @@ from tests.conftest import MASTER_KEY, Client, onboard
 Sql = Callable[..., list[tuple[Any, ...]]]
 # A turn's way: accept; select, keep, extract, keep, look up, keep; reply; save; answer.
 POINTS = [
-    *(f"transaction1_{when}" for when in ("before", "after")),
     *(f"{kind}_{when}" for kind in ("stage_selection", "data_extraction") for when in ("before", "after")),
-    *(f"once{number}_{when}" for number in (1, 2, 3) for when in ("before", "after")),
-    *(f"transaction2_{when}" for when in ("before", "after")),
+    *(f"once{number}_{when}" for number in (1, 2, 3, 4, 5) for when in ("before", "after")),
+    *(f"transaction1_{when}" for when in ("before", "after")),  # the look-up
     *(f"response_generation_{when}" for when in ("before", "after")),
-    *(f"transaction3_{when}" for when in ("before", "after")),
     "answer_before",
 ]
 CASES = [(point, kind) for point in POINTS for kind in KINDS]

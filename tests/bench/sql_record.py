@@ -27,13 +27,11 @@ class Record:
     connections: int = 0
     inside: set[int] = field(default_factory=set)
     lock: threading.Lock = field(default_factory=threading.Lock)
-    step_kept: threading.Event = field(default_factory=threading.Event)
 
     def clear(self) -> None:
         """Forget what was said."""
         self.trips.clear()
         self.transactions = 0
-        self.step_kept.clear()
 
     @property
     def statements(self) -> list[str]:
@@ -76,5 +74,3 @@ def _heard(record: Record, cursor: Any, query: Any, run: Any) -> None:
         with record.lock:
             if cursor.connection.info.transaction_status == psycopg2.extensions.TRANSACTION_STATUS_IDLE:
                 record.inside.discard(me)
-        if "INSERT INTO turn_steps" in text:
-            record.step_kept.set()

@@ -39,15 +39,15 @@ class Cost:
 
 
 FIRST = Cost(
-    round_trips=23,
-    transactions=6,
-    statements=23,
+    round_trips=5,
+    transactions=5,
+    statements=5,
     prompt_bytes={"stage_selection": 3729, "data_extraction": 2910, "response_generation": 2594},
 )
 FOLLOWING = Cost(
-    round_trips=17,
-    transactions=6,
-    statements=17,
+    round_trips=5,
+    transactions=5,
+    statements=5,
     prompt_bytes={"stage_selection": 4030, "data_extraction": 3199, "response_generation": 2921},
 )
 POOL_SIZE = 3
@@ -78,9 +78,6 @@ class Listener:
             self.awaited_inside += len(self.record.inside)
         if self.is_meeting and kind in SIDE_BY_SIDE:
             self._meet()
-            if kind == "data_extraction":
-                # Else it depends on who is faster whether the two steps are kept together or one after the other.
-                self.record.step_kept.wait(PATIENCE_SECONDS)
         content = stub_answers.text(body, tokens=40)
         model_server.answers(model_server.reply(content))(handler)
 
