@@ -18,7 +18,7 @@ import httpx2
 
 from api import log_targets, metrics
 from api.log_targets import Line, Outcome, Target
-from nlp import bounded
+from nlp import bounded, wire
 
 log = logging.getLogger("icmp.log_shipping")
 
@@ -115,7 +115,7 @@ class Shipper:
         atexit.register(self.close)
 
     def _run(self) -> None:
-        with httpx2.Client(transport=bounded.transport(1)) as client:
+        with httpx2.Client(transport=wire.Transport(1)) as client:
             while batch := self._next_batch():
                 self._deliver(client, batch)
                 self._tell_of_drops()

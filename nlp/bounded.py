@@ -1,4 +1,4 @@
-"""HTTP that ends: a transport that keeps each call within its own deadline and number of bytes."""
+"""HTTP that ends: each call within its own deadline and number of bytes."""
 
 from __future__ import annotations
 
@@ -13,8 +13,6 @@ from typing import Any
 
 import httpcore2
 import httpx2
-
-KEEPALIVE_SECONDS = 30.0
 
 
 @dataclass
@@ -43,28 +41,26 @@ def within(budget: Budget) -> Iterator[None]:
         _BUDGET.reset(token)
 
 
-def transport(connections: int) -> httpx2.BaseTransport:
-    """An HTTP transport that obeys `within` and keeps up to so many idle connections."""
-    limits = httpx2.Limits(
-        max_connections=None, max_keepalive_connections=connections, keepalive_expiry=KEEPALIVE_SECONDS
-    )
-    http = httpx2.HTTPTransport(verify=trusted(), limits=limits)
-    # The client's own time limits are per read: a server that drips holds a call for ever. Only below TLS and HTTP
-    # does one limit cover headers, bodies and error bodies alike, and there is no public way in.
-    pool: Any = http._pool
-    pool._network_backend = limited(pool._network_backend)
-    return http
+def current() -> Budget:
+    """What the call of this thread may still take."""
+    budget = _BUDGET.get()
+    if budget is None:
+        raise RuntimeError("a call without a budget")
+    return budget
 
 
 def limited(network: httpcore2.NetworkBackend) -> httpcore2.NetworkBackend:
-    """The network, its connections and streams held to the budget of the thread that uses them."""
+    """The network, its connections and streams held to the budget of the thread that uses them. The client's own time
+    limits are per read: a server that drips holds a call for ever."""
     return _Backend(network)
 
 
 @functools.cache
 def trusted() -> ssl.SSLContext:
     """The authorities that are believed to say who a server is; loaded once, for that takes a while."""
-    return httpx2.create_ssl_context()
+    context = httpx2.create_ssl_context()
+    context.set_alpn_protocols(["http/1.1"])
+    return context
 
 
 class _Backend(httpcore2.NetworkBackend):

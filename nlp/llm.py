@@ -15,7 +15,7 @@ import httpx2
 import openai
 from openai._models import FinalRequestOptions
 
-from nlp import bounded, llm_replies, llm_stream
+from nlp import bounded, llm_replies, llm_stream, wire
 from nlp.breaker import Breaker, BreakerOpen, Health
 from nlp.errors import ModelUnavailable
 from nlp.llm_stream import Listener
@@ -27,7 +27,6 @@ MAX_RETRIES = 2
 MAX_ADAPTATIONS = 8
 MAX_LEARNT = 10_000
 BACKOFF_SECONDS = 0.5
-CONNECT_SECONDS = 5.0
 # How long the end of a stream's body may take after its last event; then the connection is not used again.
 LAST_BYTES_SECONDS = 0.05
 
@@ -102,18 +101,20 @@ class Model:
         self._renames: Mapping[str, str] = renames
         # By model, setting and value: what one tenant's value taught must not change another tenant's calls.
         self._learnt: dict[tuple[str, str, str], str | None] = {}
-        self._http = httpx2.Client(transport=http_transport or bounded.transport(connections))
+        self._transport = http_transport or wire.Transport(connections)
         self._client = openai.OpenAI(
             api_key=api_key or "unset",
             base_url=base_url or OPENAI_URL,
             max_retries=0,
             # Compressed bodies could be small on the wire and huge in memory.
             default_headers={"Accept-Encoding": "identity"},
-            http_client=self._http,
+            http_client=httpx2.Client(transport=self._transport),
         )
         options = FinalRequestOptions.construct(method="post", url="/chat/completions", json_data={})
         self._ready = self._client._build_request(options)
         del self._ready.headers["Content-Length"]  # that of the empty body
+        if self._ready.url.userinfo:
+            next(httpx2.BasicAuth(self._ready.url.username, self._ready.url.password).auth_flow(self._ready))
 
     def ask(self, request: Request) -> Answer:
         """The model's answer, whatever it says; raises ModelUnavailable."""
@@ -172,7 +173,7 @@ class Model:
             raise llm_replies.BadReply("timeout")
         try:
             with bounded.within(budget):
-                response = self._sent(request, listener, budget.remaining())
+                response = self._sent(request, listener)
                 try:
                     return Answer(**self._read(response, listener, budget))
                 finally:
@@ -182,18 +183,18 @@ class Model:
                 raise llm_replies.BadReply("too_large") from None
             raise
 
-    def _sent(self, request: Request, listener: Listener | None, seconds: float) -> httpx2.Response:
+    def _sent(self, request: Request, listener: Listener | None) -> httpx2.Response:
         """The response, its body unread; raises openai.APIStatusError for one that is an error."""
-        # The client's own way from a body to a request costs as much as all the rest of a call, each time for the same
-        # address and headers: they are taken from it once.
+        # The client's own way from a body to a response costs several times as much as all the rest of a call, each
+        # time for the same address and headers: they are taken from it once, and the transport is asked directly.
         asked = httpx2.Request(
             "POST",
             self._ready.url,
             headers=self._ready.headers,
             content=_encode(self._body(request, listener)).encode(),
-            extensions={"timeout": httpx2.Timeout(seconds, connect=min(CONNECT_SECONDS, seconds)).as_dict()},
         )
-        response = self._http.send(asked, stream=True)
+        response = self._transport.handle_request(asked)
+        response.request = asked
         if response.status_code >= 300:
             try:
                 response.read()

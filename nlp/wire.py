@@ -1,0 +1,206 @@
+"""HTTP/1.1 to a server that is asked again and again: kept connections, every call within its budget of time and bytes.
+
+httpx2's own transport takes five times as long for a call; here the standard library reads the response."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import io
+import select
+import socket
+import ssl
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator
+from typing import Any, cast
+
+import httpx2
+
+from nlp import bounded
+
+CONNECT_SECONDS = 5.0
+KEEPALIVE_SECONDS = 30.0
+_PIECE_BYTES = 64 * 1024
+_PORTS = {"http": 80, "https": 443}
+
+
+class Transport(httpx2.BaseTransport):
+    """Safe to share between threads. Calls only inside `bounded.within`; keeps up to so many idle connections."""
+
+    def __init__(self, connections: int) -> None:
+        self._lock = threading.Lock()
+        self._idle: deque[_Connection] = deque(maxlen=connections)
+
+    def handle_request(self, request: httpx2.Request) -> httpx2.Response:
+        """The response, its body unread. Raises httpx2.TransportError."""
+        with _translated():
+            connection = self._taken(request.url) or _Connection(request.url)
+            try:
+                connection.send(_head(request) + request.read())
+                response = connection.response(request.method)
+            except BaseException:
+                connection.close()
+                raise
+        headers = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in response.getheaders()]
+        return httpx2.Response(response.status, headers=headers, stream=_Body(self, connection, response))
+
+    def close(self) -> None:
+        """Close the idle connections."""
+        with self._lock:
+            while self._idle:
+                self._idle.pop().close()
+
+    def give_back(self, connection: _Connection) -> None:
+        """Keep a connection for the next call; its last response was read to the end."""
+        connection.idle_since = time.monotonic()
+        with self._lock:
+            # A full deque would lose its other end unclosed.
+            outdated = self._idle.popleft() if len(self._idle) == self._idle.maxlen else None
+            self._idle.append(connection)
+        if outdated is not None:
+            outdated.close()
+
+    def _taken(self, url: httpx2.URL) -> _Connection | None:
+        """An idle connection to that server, the one used last, for it is the least likely to be closed by now."""
+        origin = _origin(url)
+        while True:
+            with self._lock:
+                found = next((each for each in reversed(self._idle) if each.origin == origin), None)
+                if found is None:
+                    return None
+                self._idle.remove(found)
+            if found.is_alive():
+                return found
+            found.close()
+
+
+class _Connection:
+    """A connection to one server, connected when it is made; looks like a socket to http.client."""
+
+    def __init__(self, url: httpx2.URL) -> None:
+        self.origin = _origin(url)
+        self.idle_since = 0.0
+        _, host, port = self.origin
+        self._socket: socket.socket = socket.create_connection((host, port), min(CONNECT_SECONDS, _seconds()))
+        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if url.scheme == "https":
+            self._socket = self._secured(host)
+
+    def _secured(self, host: str) -> ssl.SSLSocket:
+        try:
+            self._socket.settimeout(min(CONNECT_SECONDS, _seconds()))
+            return bounded.trusted().wrap_socket(self._socket, server_hostname=host)
+        except BaseException:
+            self._socket.close()
+            raise
+
+    def send(self, data: bytes) -> None:
+        self._socket.settimeout(_seconds())
+        self._socket.sendall(data)
+
+    def response(self, method: str) -> http.client.HTTPResponse:
+        """The next response, its head read."""
+        response = http.client.HTTPResponse(cast(socket.socket, self), method=method)
+        response.begin()
+        return response
+
+    def makefile(self, _mode: str) -> io.BufferedReader:
+        """As of a socket; closing it leaves the connection open."""
+        return io.BufferedReader(_Incoming(self._socket))
+
+    def is_alive(self) -> bool:
+        """An idle connection has nothing to read; a server that closed it left an end-of-file there."""
+        if time.monotonic() - self.idle_since > KEEPALIVE_SECONDS:
+            return False
+        poller = select.poll()
+        poller.register(self._socket, select.POLLIN)
+        return not poller.poll(0)
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):
+            self._socket.close()
+
+
+class _Incoming(io.RawIOBase):
+    """What comes over a socket, as long as the call's budget lasts."""
+
+    def __init__(self, source: socket.socket) -> None:
+        self._source = source
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        self._source.settimeout(_seconds())
+        count = self._source.recv_into(buffer)
+        _spend(count)
+        return count
+
+
+class _Body(httpx2.SyncByteStream):
+    """The rest of a response. A connection whose body was read to its end is kept."""
+
+    def __init__(self, owner: Transport, connection: _Connection, response: http.client.HTTPResponse) -> None:
+        self._owner, self._connection, self._response = owner, connection, response
+        self._is_closed = False
+
+    def __iter__(self) -> Iterator[bytes]:
+        with _translated():
+            if self._response.length is not None and not self._response.chunked:
+                # Before room is made for it.
+                _spend(0, ahead=self._response.length)
+                yield self._response.read()
+                return
+            while piece := self._response.read1(_PIECE_BYTES):
+                yield piece
+
+    def close(self) -> None:
+        if self._is_closed:
+            return
+        self._is_closed = True
+        if self._response.isclosed() and not self._response.will_close:
+            self._owner.give_back(self._connection)
+        else:
+            self._response.close()
+            self._connection.close()
+
+
+def _head(request: httpx2.Request) -> bytes:
+    lines = [b"%s %s HTTP/1.1" % (request.method.encode(), request.url.raw_path)]
+    lines += [b"%s: %s" % header for header in request.headers.raw]
+    head = b"\r\n".join(lines)
+    if head.count(b"\n") != len(lines) - 1:
+        raise httpx2.LocalProtocolError("a header with a line break in it")
+    return head + b"\r\n\r\n"
+
+
+def _origin(url: httpx2.URL) -> tuple[str, str, int]:
+    return url.scheme, url.raw_host.decode("ascii"), url.port or _PORTS[url.scheme]
+
+
+def _seconds() -> float:
+    left = bounded.current().remaining()
+    if left <= 0:
+        raise TimeoutError
+    return left
+
+
+def _spend(count: int, ahead: int = 0) -> None:
+    budget = bounded.current()
+    budget.bytes_left -= count
+    if budget.bytes_left < ahead:
+        budget.bytes_left = -1
+        raise http.client.HTTPException("too many bytes")
+
+
+@contextlib.contextmanager
+def _translated() -> Iterator[None]:
+    """Every fault of the network leaves as one of httpx2's, without any of the texts that came with it."""
+    try:
+        yield
+    except TimeoutError:
+        raise httpx2.ReadTimeout("too late") from None
+    except (OSError, http.client.HTTPException, ValueError) as fault:
+        raise httpx2.ReadError(type(fault).__name__) from None
