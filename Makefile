@@ -1,6 +1,6 @@
 # make run: ICMP on this machine.  make test: every test.  make bench: how fast it is, beside its peers.
-# make bench-quick, fuzz, node-tools, lint, format, requirements, clean: for developers.
-.PHONY: run test fuzz node-tools lint format requirements bench bench-quick clean
+# make bench-quick, bench-plots, fuzz, node-tools, lint, format, requirements, clean: for developers.
+.PHONY: run test fuzz node-tools lint format requirements bench bench-quick bench-plots clean
 .SILENT:
 
 PYTHON = .venv/bin/python
@@ -46,6 +46,9 @@ bench: .venv/.runtime
 
 bench-quick: .venv/.runtime
 	$(PYTHON) -m bench.run --quick
+
+bench-plots: .venv/.runtime
+	$(PYTHON) -m bench.plots
 
 # The data under .data/ and the keys in .env stay.
 clean:

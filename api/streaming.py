@@ -3,6 +3,7 @@ a client who goes away neither stops nor doubles it, and silence can be filled."
 
 from __future__ import annotations
 
+import contextlib
 import json
 import queue
 import threading
@@ -90,12 +91,21 @@ def _begun(work: Callable[[Told], Reply]) -> queue.SimpleQueue[Event]:
 
 
 def _written(events: queue.SimpleQueue[Event]) -> Iterator[str]:
-    kind = ""
-    while kind not in {"done", "error"}:
+    """Each event as it comes; those that came while the last ones were being sent leave together."""
+    while True:
         try:
-            kind, value = events.get(timeout=HEARTBEAT_SECONDS)
+            come = [events.get(timeout=HEARTBEAT_SECONDS)]
         except queue.Empty:
             yield ": still at work\n\n"
             continue
-        shown = errors.told(value) if isinstance(value, Exception) else value
-        yield f"event: {kind}\ndata: {json_text(shown)}\n"
+        with contextlib.suppress(queue.Empty):
+            while True:
+                come.append(events.get_nowait())
+        yield "".join(_shown(*event) for event in come)
+        if come[-1][0] in {"done", "error"}:
+            return
+
+
+def _shown(kind: str, value: Any) -> str:
+    told = errors.told(value) if isinstance(value, Exception) else value
+    return f"event: {kind}\ndata: {json_text(told)}\n"

@@ -59,7 +59,7 @@ def figure_10(is_quick: bool) -> Iterator[str]:
         yield "SKIP bench/events.py is not there"
         return
     seconds = 3 if is_quick else 10
-    with ground.prepared() as base, _shop(base, base.postgres_url, {"TRUSTED_PROXIES": "127.0.0.1"}) as (shop, _):
+    with ground.prepared() as base, opened_shop(base, base.postgres_url, {"TRUSTED_PROXIES": "127.0.0.1"}) as (shop, _):
         base.configure_stub(BESIDE.speed)
         arrays = _reported(_events(shop, size=100, seconds=seconds))["events_per_second"]
         single = _reported(_events(shop, size=1, seconds=seconds))["requests_per_second"]
@@ -82,9 +82,12 @@ def grown(size: Size, rounds: int) -> dict[str, list[dict[str, Any]]]:
     results: dict[str, list[dict[str, Any]]] = {}
     with ground.prepared() as base:
         grown_url = base.database("grown")
-        made = _filled(grown_url, size, key)
+        made = filled(grown_url, size, key)
         base.configure_stub(ALONE.speed)
-        with _shop(base, base.postgres_url, further) as (empty, _), _shop(base, grown_url, further) as (same, master):
+        with (
+            opened_shop(base, base.postgres_url, further) as (empty, _),
+            opened_shop(base, grown_url, further) as (same, master),
+        ):
             wide = _wide(same, master, made["businesses"]["wide"])
             for number in range(rounds):
                 for name, shop in (
@@ -98,12 +101,16 @@ def grown(size: Size, rounds: int) -> dict[str, list[dict[str, Any]]]:
 
 
 @contextlib.contextmanager
-def _shop(base: ground.Ground, database_url: str, further: dict[str, str]) -> Iterator[tuple[System, importer.Api]]:
+def opened_shop(
+    base: ground.Ground, database_url: str, further: dict[str, str]
+) -> Iterator[tuple[System, importer.Api]]:
+    """A new shop in this database, served with these `further` variables, and its master."""
     with systems.served(base, database_url, further) as (app, master):
         yield systems.shop(app, master, database_url), master
 
 
-def _filled(database_url: str, size: Size, encryption_key: str) -> Any:
+def filled(database_url: str, size: Size, encryption_key: str) -> Any:
+    """Fill an empty database; what was made."""
     measures.tell(f"filling a database with {size.messages:,} messages")
     command = [sys.executable, "-m", "bench.big_database", "--database-url", database_url, "--events", "0"]
     command += ["--messages", str(size.messages), "--businesses", str(size.businesses), "--stages", str(STAGES)]

@@ -43,6 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _sampled(seconds: int, clients: int) -> str:
+    program = str(tools.program("py-spy"))  # installed before anybody plays
     with ground.prepared() as base, systems.icmp(base) as app, ThreadPoolExecutor(1) as threads:
         base.configure_stub(model_stub.Speed())
         job = load.Job(
@@ -50,7 +51,7 @@ def _sampled(seconds: int, clients: int) -> str:
         )
         playing = threads.submit(ground.play, job)
         output = base.folder / "stacks.txt"
-        spy = [str(tools.program("py-spy")), "record", "--pid", str(app.pid), "--subprocesses", "--format", "raw"]
+        spy = [program, "record", "--pid", str(app.pid), "--subprocesses", "--format", "raw"]
         spy += ["--gil", "--rate", "200", "--duration", str(seconds), "--output", str(output)]
         subprocess.run(spy, check=True, capture_output=True)
         playing.result()

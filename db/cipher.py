@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import hmac
 import json
@@ -24,7 +25,17 @@ class Undecryptable(Exception):
 
 def bound(*parts: str) -> bytes:
     """Associated data that is unambiguous: each part is preceded by its length, so parts cannot be shifted."""
-    return b"".join(len(part).to_bytes(4, "big") + part for part in map(str.encode, ("icmp1", *parts)))
+    return b"".join(map(_measured, ("icmp1", *parts)))
+
+
+def _measured(part: str) -> bytes:
+    encoded = part.encode()
+    return len(encoded).to_bytes(4, "big") + encoded
+
+
+# A turn seals and opens dozens of values of few columns.
+_bound_to_column = functools.lru_cache(maxsize=4096)(bound)
+_encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
 
 
 def seal(key: AESGCM, plain: bytes, associated: bytes) -> bytes:
@@ -107,17 +118,27 @@ class Cipher:
 
     def encrypt(self, table: str, column: str, row_id: str, value: Any) -> bytes:
         """Any JSON value, bound to its business, table, column and row."""
-        plain = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
-        associated = bound(self.business_id, table, column, row_id)
-        return _VERSION + uuid.UUID(self.active_id).bytes + seal(self.keys[self.active_id], plain, associated)
+        key_id, key = self._active
+        return _VERSION + key_id + seal(key, _encode(value).encode(), self._associated(table, column, row_id))
 
     def decrypt(self, table: str, column: str, row_id: str, stored: bytes | memoryview) -> Any:
         """The JSON value; raises Undecryptable."""
         raw = bytes(stored)
-        key = self.keys.get(str(uuid.UUID(bytes=raw[1:17]))) if len(raw) > 17 else None
+        key = self._by_id.get(raw[1:17])
         if raw[:1] != _VERSION or key is None:
             raise Undecryptable(f"{table}.{column} names no known data key")
-        return json.loads(unseal(key, raw[17:], bound(self.business_id, table, column, row_id)))
+        return json.loads(unseal(key, raw[17:], self._associated(table, column, row_id)))
+
+    def _associated(self, table: str, column: str, row_id: str) -> bytes:
+        return _bound_to_column(self.business_id, table, column) + _measured(row_id)
+
+    @functools.cached_property
+    def _by_id(self) -> dict[bytes, AESGCM]:
+        return {uuid.UUID(key_id).bytes: key for key_id, key in self.keys.items()}
+
+    @functools.cached_property
+    def _active(self) -> tuple[bytes, AESGCM]:
+        return uuid.UUID(self.active_id).bytes, self.keys[self.active_id]
 
 
 def keyed_hash(key: bytes, text: str) -> bytes:
