@@ -153,18 +153,20 @@ def withdraw(conn: Connection, business_id: str, message_id: str) -> bool:
     """Forget a message whose turn nobody has begun, and the turn with its last message; False when it has begun."""
     row = fetch_one(
         conn,
-        "SELECT t.turn_id, (SELECT count(*) FROM messages others"
-        "  WHERE others.business_id = t.business_id AND others.turn_id = t.turn_id)"
-        " FROM turns t JOIN messages m USING (business_id, turn_id)"
+        "SELECT t.turn_id FROM turns t JOIN messages m USING (business_id, turn_id)"
         " WHERE t.business_id = %s AND m.message_id = %s AND t.state = 'open' AND t.attempts = 0 FOR UPDATE OF t",
         [business_id, message_id],
     )
     if row is None:
         return False
-    if row[1] == 1:
-        execute(conn, "DELETE FROM turns WHERE business_id = %s AND turn_id = %s", [business_id, row[0]])
-    else:
-        execute(conn, "DELETE FROM messages WHERE business_id = %s AND message_id = %s", [business_id, message_id])
+    execute(conn, "DELETE FROM messages WHERE business_id = %s AND message_id = %s", [business_id, message_id])
+    # A statement of its own: it sees who joined or left the turn while the first one waited for it.
+    execute(
+        conn,
+        "DELETE FROM turns WHERE business_id = %(business_id)s AND turn_id = %(turn_id)s AND NOT EXISTS ("
+        " SELECT FROM messages WHERE business_id = %(business_id)s AND turn_id = %(turn_id)s)",
+        {"business_id": business_id, "turn_id": row[0]},
+    )
     return True
 
 

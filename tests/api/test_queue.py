@@ -14,6 +14,7 @@ import pytest
 
 from api import acceptance
 from api.settings import Settings
+from db import messages, turn_leases
 from tests.api import shop
 from tests.api.shop import Gate, Thinker, says
 from tests.conftest import Answer, Client
@@ -187,3 +188,64 @@ def _until(sql: Sql, question: str, value: str, wanted: int) -> None:
             return
         deadline.wait(0.05)
     raise AssertionError(f"{sql(question, value)} never became {wanted}")
+
+
+def test_a_message_that_joins_a_turn_while_another_one_leaves_it_is_answered(
+    settings: Settings, serve: Callable[..., int], sql: Sql, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with shop.thinking(settings, serve, db_pool_size=4, queue_wait_s=0.4) as thinker:
+        client, user_id, gate, joining = _shop(thinker, "merge"), str(uuid.uuid4()), Gate(), threading.Event()
+        thinker.script(response_generation=[_echo, gate.before(_echo), _echo])
+        conversation_id = _conversation(client, user_id)
+        stored = messages.store
+
+        def store_late(conn: Any, key: Any, message: Any) -> None:
+            stored(conn, key, message)
+            if message.message_content == "number 3":
+                joining.set()
+                waits = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE %s"
+                _until(sql, waits, "%FOR UPDATE OF t%", 1)
+                gate.opened.set()
+
+        monkeypatch.setattr(messages, "store", store_late)
+        with ThreadPoolExecutor(3) as threads:
+            try:
+                first = threads.submit(shop.write, client, "number 1", user_id)
+                assert gate.reached.wait(10)
+                leaves = threads.submit(shop.write, client, "number 2", user_id)
+                _until(sql, "SELECT count(*) FROM turns WHERE conversation_id = %s", conversation_id, 3)
+                joins = threads.submit(shop.write, client, "number 3", user_id)
+                assert joining.wait(10)
+                assert leaves.result().error_code == "CONVERSATION_BUSY"
+            finally:
+                gate.opened.set()
+            assert first.result().status == 200
+            answer = joins.result()
+        assert (answer.status, answer.body.get("response")) == (200, "You said: number 3")
+
+
+def test_of_two_messages_that_leave_a_turn_at_once_the_last_takes_it_along(thinker: Thinker, sql: Sql) -> None:
+    client, user_id = _shop(thinker, "merge"), str(uuid.uuid4())
+    thinker.script(response_generation=_echo)
+    conversation_id = _conversation(client, user_id)
+    parts, business_id = thinker.app.extensions["icmp"], client.business_id
+
+    def accepted(number: int) -> acceptance.Accepted:
+        body = {"user_id": user_id, "message": f"number {number}", "conversation_id": conversation_id}
+        with parts.database.transaction(business_id) as conn:
+            return acceptance.accept(conn, parts, business_id, body, None)
+
+    def leave(message_id: str) -> bool:
+        with parts.database.transaction(business_id) as conn:
+            return turn_leases.withdraw(conn, business_id, message_id)
+
+    _, one, other = accepted(1), accepted(2), accepted(3)
+    assert one.turn_id == other.turn_id
+    with ThreadPoolExecutor(1) as thread:
+        with parts.database.transaction(business_id) as conn:
+            assert turn_leases.withdraw(conn, business_id, one.message_id)
+            leaving = thread.submit(leave, other.message_id)
+            waits = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE %s"
+            _until(sql, waits, "%FOR UPDATE OF t%", 1)
+        assert leaving.result()
+    assert sql("SELECT count(*) FROM turns WHERE turn_id = %s", one.turn_id) == [(0,)]
