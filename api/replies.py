@@ -104,7 +104,7 @@ class _Waiting:
         try:
             found = turn_leases.standing(self._parts.database, business_id, message_id)
             if found is None:
-                raise db.NotFound  # withdrawn by the request that brought it, or the business was deleted
+                raise self._gone()
             if found.status is not None and found.answer is not None:
                 with self._parts.database.transaction(business_id) as conn:
                     key = self._parts.key_store.cipher(conn, business_id)
@@ -117,6 +117,13 @@ class _Waiting:
         if found.state == "failed":
             raise _failure(found.error_code)
         return found, None
+
+    def _gone(self) -> Exception:
+        """Who sent it again finds a message withdrawn by the request that brought it; the latter one finds it gone with
+        its business or user."""
+        if self._accepted.is_repeated:
+            return ConversationBusy("conversation_id: the message's turn did not come in time; it was not kept")
+        return db.NotFound()
 
     def _claimed(self, standing: Standing | None) -> Claim | None:
         turn_id = self._accepted.turn_id

@@ -249,3 +249,24 @@ def test_of_two_messages_that_leave_a_turn_at_once_the_last_takes_it_along(think
             _until(sql, waits, "%FOR UPDATE OF t%", 1)
         assert leaving.result()
     assert sql("SELECT count(*) FROM turns WHERE turn_id = %s", one.turn_id) == [(0,)]
+
+
+def test_a_repeated_key_whose_message_is_not_kept_hears_the_same_as_the_first(
+    settings: Settings, serve: Callable[..., int]
+) -> None:
+    with shop.thinking(settings, serve, db_pool_size=4, queue_wait_s=1.0) as thinker:
+        client, user_id, gate = _shop(thinker, "queue"), str(uuid.uuid4()), Gate()
+        thinker.script(response_generation=[_echo, gate.before(_echo), _echo])
+        conversation_id = _conversation(client, user_id)
+        body = {"user_id": user_id, "message": "number 2", "conversation_id": conversation_id}
+        with ThreadPoolExecutor(3) as threads:
+            try:
+                first = threads.submit(shop.write, client, "number 1", user_id)
+                assert gate.reached.wait(10)
+                same = [threads.submit(client.post, "/api/v1/messages", body, Idempotency_Key="k") for _ in range(2)]
+                heard = [(each.result().status, each.result().error_code) for each in same]
+            finally:
+                gate.opened.set()
+            assert first.result().status == 200
+        assert heard == [(409, "CONVERSATION_BUSY")] * 2
+        assert client.post("/api/v1/messages", body, Idempotency_Key="k").status == 200
