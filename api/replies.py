@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import db
 from api import metrics, turns
 from api.acceptance import Accepted
-from api.errors import TABLE, ConversationBusy, ConversationCompleted, TurnFailed, TurnInProgress
+from api.errors import TABLE, ConversationBusy, ConversationCompleted, NoStages, TurnFailed, TurnInProgress
 from api.parts import Parts
 from api.turns import Fenced, Interrupted, Told
 from db import message_requests, turn_leases
@@ -34,7 +34,7 @@ class Reply:
 
 
 def reply_to(parts: Parts, accepted: Accepted, told: Told | None = None) -> Reply:
-    """The answer to a stored message. Raises ConversationBusy and TurnInProgress when it takes too long,
+    """The answer to a stored message. Raises ConversationBusy and TurnInProgress when it takes too long, NoStages,
     ModelUnavailable, ConversationCompleted and TurnFailed when there will be none, and DatabaseUnavailable."""
     watch(parts)
     with parts.bell.heard(accepted.conversation_id, accepted.number) as event:
@@ -52,7 +52,9 @@ def resume(parts: Parts, business_id: str, turn_id: str) -> None:
         claim = _claim(parts, business_id, turn_id, None)
         if claim is not None:
             _run(parts, claim, None, None)
-    except (ModelUnavailable, ConversationCompleted, Fenced, Interrupted, db.NotFound, db.DatabaseUnavailable) as error:
+    except (
+        ModelUnavailable, ConversationCompleted, NoStages, Fenced, Interrupted, db.NotFound, db.DatabaseUnavailable,
+    ) as error:  # fmt: skip
         log.warning("a turn that was taken over got no reply: %s", type(error).__name__)
 
 
@@ -183,6 +185,8 @@ def _failure(error_code: str | None) -> Exception:
         return ModelUnavailable("earlier", timed_out=error_code == "LLM_TIMEOUT")
     if error_code == TABLE[ConversationCompleted].error_code:
         return ConversationCompleted("conversation_id: it was completed before the message was answered")
+    if error_code == TABLE[NoStages].error_code:
+        return NoStages("business_id: this business has no stages any more")
     return TurnFailed(f"the turn ended without a reply: {error_code}")
 
 

@@ -270,3 +270,27 @@ def test_a_repeated_key_whose_message_is_not_kept_hears_the_same_as_the_first(
             assert first.result().status == 200
         assert heard == [(409, "CONVERSATION_BUSY")] * 2
         assert client.post("/api/v1/messages", body, Idempotency_Key="k").status == 200
+
+
+def test_a_message_that_found_no_stages_when_its_turn_came_hears_so_again_under_its_key(
+    thinker: Thinker, sql: Sql
+) -> None:
+    client, user_id, gate = thinker.shop(shop.SMALL_TALK), str(uuid.uuid4()), Gate()
+    thinker.script(response_generation=gate.before(_echo))
+    [stage] = client.get("/api/v1/stages").body
+    with ThreadPoolExecutor(2) as threads:
+        try:
+            first = threads.submit(shop.write, client, "number 1", user_id)
+            assert gate.reached.wait(10)
+            [conversation] = client.get(f"/conversations/{user_id}").body
+            body = {"user_id": user_id, "message": "number 2", "conversation_id": conversation["conversation_id"]}
+            waiting = threads.submit(client.post, "/api/v1/messages", body, Idempotency_Key="k")
+            _until(sql, "SELECT count(*) FROM turns WHERE conversation_id = %s", conversation["conversation_id"], 2)
+            assert client.delete(f"/api/v1/stages/{stage['stage_id']}").status == 204
+        finally:
+            gate.opened.set()
+        assert first.result().status == 200
+        heard = [waiting.result(), client.post("/api/v1/messages", body, Idempotency_Key="k")]
+    assert [(each.status, each.error_code, each.body["message"]) for each in heard] == [
+        (404, "NOT_FOUND", "No stages found for this business")
+    ] * 2
