@@ -49,7 +49,7 @@ def watch(parts: Parts) -> None:
 def resume(parts: Parts, business_id: str, turn_id: str) -> None:
     """Take over a turn whose worker was lost, if nobody else does; its outcome is in the database, never raised."""
     try:
-        claim = _claim(parts, business_id, turn_id, None)
+        claim = _claim(parts, business_id, turn_id, None, waits=False)
         if claim is not None:
             _run(parts, claim, None, None)
     except (
@@ -157,8 +157,10 @@ class _Waiting:
                 raise TurnInProgress("the message is still being answered; read the conversation for the reply")
 
 
-def _claim(parts: Parts, business_id: str, turn_id: str, lost_epoch: int | None) -> Claim | None:
+def _claim(parts: Parts, business_id: str, turn_id: str, lost_epoch: int | None, *, waits: bool = True) -> Claim | None:
     with parts.database.transaction(business_id) as conn:
+        if not waits and not turn_leases.is_free(conn, business_id, turn_id):
+            return None
         claim = turn_leases.claim(
             conn,
             business_id,

@@ -1,0 +1,102 @@
+"""A business that is being deleted, for minutes when it is large, keeps nobody else's turns from being kept."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from typing import Any
+
+import psycopg2
+import pytest
+
+import app as application
+import db
+from api import acceptance
+from api.acceptance import Accepted
+from api.keeper import TAKEN_AT_ONCE, Keeper
+from api.parts import Parts
+from api.settings import Settings
+from tests.api import gunicorn_server, shop
+from tests.conftest import Client, onboard
+
+Sql = Callable[..., list[tuple[Any, ...]]]
+LEASE_SECONDS = 0.5
+
+
+@pytest.fixture
+def lost(settings: Settings) -> Callable[[Client], Accepted]:
+    """Accepts a message of a new customer in the manner of a worker that is killed right after it."""
+    parts: Parts = application.create_app(replace(settings, turn_lease_s=LEASE_SECONDS)).extensions["icmp"]
+
+    def accept(client: Client) -> Accepted:
+        body = {"user_id": str(uuid.uuid4()), "message": "Hello"}
+        with parts.database.transaction(client.business_id) as conn:
+            return acceptance.accept(conn, parts, client.business_id, body, None)
+
+    return accept
+
+
+@pytest.fixture
+def shops(master: Client) -> tuple[Client, Client]:
+    """A business that will be deleted, and another one."""
+    leaving, staying = onboard(master, "Leaving"), onboard(master, "Staying")
+    for each in (leaving, staying):
+        shop.furnish(each, shop.SMALL_TALK)
+    return leaving, staying
+
+
+@contextmanager
+def _being_deleted(database_url: str, client: Client) -> Iterator[None]:
+    connection = psycopg2.connect(database_url)
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute("DELETE FROM businesses WHERE business_id = %s", [client.business_id])
+        yield
+    finally:
+        connection.rollback()
+        connection.close()
+
+
+def test_turns_of_lost_workers_are_taken_over_beside_those_of_a_business_that_is_being_deleted(
+    tmp_path_factory: pytest.TempPathFactory,
+    database_url: str,
+    sql: Sql,
+    shops: tuple[Client, Client],
+    lost: Callable[[Client], Accepted],
+) -> None:
+    leaving, staying = shops
+    for _ in range(2 * TAKEN_AT_ONCE):
+        lost(leaving)
+    with _being_deleted(database_url, leaving):
+        turn = lost(staying)
+        with gunicorn_server.running(tmp_path_factory.mktemp("served"), database_url):
+            gunicorn_server.until(
+                lambda: sql("SELECT state FROM turns WHERE turn_id = %s", turn.turn_id) == [("done",)]
+            )
+
+
+def test_leases_are_renewed_beside_those_of_a_business_that_is_being_deleted(
+    settings: Settings,
+    database_url: str,
+    sql: Sql,
+    shops: tuple[Client, Client],
+    lost: Callable[[Client], Accepted],
+) -> None:
+    parts: Parts = application.create_app(settings).extensions["icmp"]
+    keeper = Keeper(parts.database, lease_s=60.0, longest_s=60.0)
+    works = [accepted.work for accepted in map(lost, shops)]
+    sql("UPDATE turns SET lease_until = now() + interval '15 seconds' WHERE lease_until > now() - interval '5 seconds'")
+    assert works[0] is not None
+    assert works[1] is not None
+    with (
+        _being_deleted(database_url, shops[0]),
+        keeper.holding(works[0].claim),
+        keeper.holding(works[1].claim),
+        suppress(db.DatabaseUnavailable),
+    ):
+        keeper._renew(time.monotonic())
+    renewed = "SELECT lease_until > now() + interval '30 seconds' FROM turns WHERE turn_id = %s"
+    assert sql(renewed, works[1].claim.turn_id) == [(True,)]
