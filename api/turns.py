@@ -132,7 +132,7 @@ def run(parts: Parts, claim: Claim, work: Work | None = None, told: Told | None 
         raise
     except Exception as error:
         log.exception("an attempt at a turn ended", extra={"business_id": claim.business_id})
-        is_released = _released(parts, claim, counts=not isinstance(error, db.DatabaseUnavailable))
+        is_released = _released(parts, claim, counts=not isinstance(error, db.DatabaseUnavailable | db.KeysUnavailable))
         raise Interrupted(f"attempt {claim.attempts} of {MAX_ATTEMPTS}", is_released=is_released) from error
     finally:
         metrics.TURNS_IN_FLIGHT.dec()

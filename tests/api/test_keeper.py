@@ -14,11 +14,12 @@ import pytest
 
 import app as application
 import db
-from api import acceptance
+from api import acceptance, replies
 from api.acceptance import Accepted
 from api.keeper import TAKEN_AT_ONCE, Keeper
 from api.parts import Parts
 from api.settings import Settings
+from db import cipher, turn_leases
 from tests.api import gunicorn_server, shop
 from tests.conftest import Client, onboard
 
@@ -100,3 +101,29 @@ def test_leases_are_renewed_beside_those_of_a_business_that_is_being_deleted(
         keeper._renew(time.monotonic())
     renewed = "SELECT lease_until > now() + interval '30 seconds' FROM turns WHERE turn_id = %s"
     assert sql(renewed, works[1].claim.turn_id) == [(True,)]
+
+
+def test_a_time_without_keys_is_no_fault_of_the_turns_that_were_taken_over_in_it(
+    settings: Settings,
+    shops: tuple[Client, Client],
+    lost: Callable[[Client], Accepted],
+    sql: Sql,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # Another process, which has not opened the business's keys yet.
+    parts: Parts = application.create_app(settings).extensions["icmp"]
+    turn = lost(shops[0])
+
+    def taken_over() -> None:
+        sql("UPDATE turns SET lease_until = now() WHERE turn_id = %s", turn.turn_id)
+        replies.resume(parts, turn.business_id, turn.turn_id or "")
+
+    def refuse(*_: Any) -> bytes:
+        raise db.KeysUnavailable("KMS is away")
+
+    with monkeypatch.context() as away:
+        away.setattr(cipher.LocalKey, "unwrap", refuse)
+        for _ in range(2 * turn_leases.MAX_ATTEMPTS):
+            taken_over()
+    taken_over()
+    assert sql("SELECT state, error_code FROM turns WHERE turn_id = %s", turn.turn_id) == [("done", None)]
