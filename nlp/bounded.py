@@ -15,6 +15,7 @@ import httpcore2
 import httpx2
 
 KEEPALIVE_SECONDS = 30.0
+WRITE_BYTES = 16 * 1024
 
 
 @dataclass
@@ -95,7 +96,10 @@ class _Stream(httpcore2.NetworkStream):
         return data
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
-        self._inner.write(buffer, _shorter(timeout, httpcore2.WriteTimeout))
+        # Its time limit is each send's: a reader who takes a little at a time would get it again and again.
+        for start in range(0, len(buffer), WRITE_BYTES):
+            piece = buffer[start : start + WRITE_BYTES]
+            self._inner.write(piece, _shorter(timeout, httpcore2.WriteTimeout))
 
     def close(self) -> None:
         self._inner.close()
