@@ -80,9 +80,11 @@ def find_waiting(
         conn,
         "SELECT turn_id, number FROM turns WHERE business_id = %(business_id)s"
         " AND conversation_id = %(conversation_id)s AND state = 'open' AND attempts = 0"
+        " AND NOT EXISTS (SELECT FROM turns later WHERE later.business_id = turns.business_id"
+        "  AND later.conversation_id = turns.conversation_id AND later.state = 'open' AND later.number > turns.number)"
         " AND (SELECT sum(octet_length(m.message_content)) FROM messages m"
         "  WHERE m.business_id = turns.business_id AND m.turn_id = turns.turn_id) <= %(most_bytes)s"
-        " ORDER BY number DESC LIMIT 1 FOR UPDATE",
+        " FOR UPDATE",
         {"business_id": business_id, "conversation_id": conversation_id, "most_bytes": most_bytes},
     )
     return None if row is None else (row[0], int(row[1]))

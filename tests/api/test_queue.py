@@ -18,7 +18,7 @@ from db import messages, turn_leases
 from tests.api import shop
 from tests.api.shop import Gate, Thinker, says
 from tests.conftest import Answer, Client
-from tests.nlp.model_server import Handler
+from tests.nlp.model_server import Handler, fails
 
 Sql = Callable[..., list[tuple[Any, ...]]]
 AT_ONCE = 50
@@ -294,3 +294,18 @@ def test_a_message_that_found_no_stages_when_its_turn_came_hears_so_again_under_
     assert [(each.status, each.error_code, each.body["message"]) for each in heard] == [
         (404, "NOT_FOUND", "No stages found for this business")
     ] * 2
+
+
+def test_a_message_does_not_overtake_one_that_was_sent_again_before_it(thinker: Thinker) -> None:
+    client, user_id = _shop(thinker, "merge"), str(uuid.uuid4())
+    thinker.script(response_generation=fails(401))
+    body = {"user_id": user_id, "message": "number 1"}
+    assert client.post("/api/v1/messages", body, Idempotency_Key="k").status == 503
+    parts, business_id = thinker.app.extensions["icmp"], client.business_id
+
+    def accepted(number: int, key: str | None = None) -> acceptance.Accepted:
+        with parts.database.transaction(business_id) as conn:
+            return acceptance.accept(conn, parts, business_id, body | {"message": f"number {number}"}, key)
+
+    running, waiting, again, newest = accepted(2), accepted(3), accepted(1, "k"), accepted(4)
+    assert running.number < waiting.number < again.number < newest.number
