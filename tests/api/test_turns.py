@@ -278,3 +278,16 @@ def test_a_number_beyond_all_bounds_in_the_models_answers_is_no_fault_of_ours(th
     answered = shop.write(client, ORDER)
     assert (answered.status, answered.body.get("response")) == (200, "It is on its way.")
     assert _steps(_ledger(client, answered.body["conversation_id"]))[0] == ("stage_selection", "safe_default")
+
+
+@pytest.mark.parametrize(
+    "oddity", [{"model": "m\0"}, {"usage": {"prompt_tokens": 2**31 - 1, "completion_tokens": 1}}], ids=["name", "usage"]
+)
+def test_what_a_server_says_of_itself_cannot_keep_a_turn_from_being_stored(
+    thinker: Thinker, client: Client, oddity: dict[str, Any]
+) -> None:
+    odd = [says("", **oddity), says("It is on its way.", **oddity)] * 5
+    thinker.script(**GOOD | {"response_generation": odd})
+    answered = shop.write(client, ORDER)
+    assert (answered.status, answered.body.get("response")) == (200, "It is on its way.")
+    assert len(thinker.asked("response_generation")) == 2
