@@ -16,7 +16,7 @@ from api import answers, turns
 from api.errors import ConversationBusy, ConversationCompleted, InvalidRequest, KeyReused, NoStages
 from api.parts import Parts
 from db import acceptance, cipher, conversations, message_requests, messages, turn_leases
-from db.acceptance import Bounds, Found, Wanted
+from db.acceptance import Found, Sent, Terms, Wanted
 from db.batch import Batch, Single
 from db.cipher import Cipher
 from db.message_requests import Earlier
@@ -47,18 +47,6 @@ class Accepted:
     is_repeated: bool = False
 
 
-@dataclass(frozen=True)
-class _Sent:
-    """A request and who sent it, in the one spelling that compares equal to ours."""
-
-    business_id: str
-    user_id: str
-    body: Mapping[str, Any]
-    message: Message
-    key_hash: bytes | None
-    fingerprint: bytes | None
-
-
 def checked_key(text: str | None) -> str | None:
     """An Idempotency-Key as it was sent; raises InvalidRequest."""
     if text is None:
@@ -78,10 +66,10 @@ def accept(parts: Parts, business_id: str, body: Mapping[str, Any], key: str | N
     alone = Single(parts.database, business_id)
     business_cipher = parts.key_store.cipher(alone, business_id)
     sent = _sent(alone, parts, business_id, body, key)
-    found = _stored(alone, parts, business_cipher, sent)
+    found = _stored(alone, parts, business_cipher, sent, body)
     if found.verdict == "paused":
         with parts.database.transaction(business_id) as conn:
-            found = _stored(conn, parts, business_cipher, sent)
+            found = _stored(conn, parts, business_cipher, sent, body)
             if found.verdict == "paused":
                 return _left_to_people(conn, business_cipher, found.row["conversation_id"], sent, started)
     if found.verdict == "repeated":
@@ -91,26 +79,23 @@ def accept(parts: Parts, business_id: str, body: Mapping[str, Any], key: str | N
     return _accepted(parts, business_cipher, sent, found, started)
 
 
-def _stored(conn: db.Connection, parts: Parts, key: Cipher, sent: _Sent) -> Found:
+def _stored(conn: db.Connection, parts: Parts, key: Cipher, sent: Sent, body: Mapping[str, Any]) -> Found:
     settings = parts.settings
-    return acceptance.accept(
-        conn,
-        key,
-        sent.message,
-        Wanted(
-            conversation_id=sent.body.get("conversation_id"),
-            session_id=sent.body.get("session_id"),
-            minutes=settings.session_timeout_minutes,
-            new_conversation_id=str(uuid.uuid4()),
-            new_session_id=str(uuid.uuid4()),
-        ),
-        Bounds(most_waiting=MAX_WAITING, most_merged_bytes=MAX_MERGED_BYTES, most_history=turns.HISTORY_MESSAGES),
-        user_id=sent.user_id,
+    wanted = Wanted(
+        conversation_id=body.get("conversation_id"),
+        session_id=body.get("session_id"),
+        minutes=settings.session_timeout_minutes,
+        new_conversation_id=str(uuid.uuid4()),
+        new_session_id=str(uuid.uuid4()),
+    )
+    terms = Terms(
         owner=parts.keeper.owner,
         lease_seconds=settings.turn_lease_s,
-        key_hash=sent.key_hash,
-        fingerprint=sent.fingerprint,
+        most_waiting=MAX_WAITING,
+        most_merged_bytes=MAX_MERGED_BYTES,
+        most_history=turns.HISTORY_MESSAGES,
     )
+    return acceptance.accept(conn, key, sent, wanted, terms)
 
 
 def _refusal(found: Found) -> Exception:
@@ -126,12 +111,12 @@ def _refusal(found: Found) -> Exception:
     return db.NotFound()
 
 
-def _accepted(parts: Parts, key: Cipher, sent: _Sent, found: Found, started: float) -> Accepted:
+def _accepted(parts: Parts, key: Cipher, sent: Sent, found: Found, started: float) -> Accepted:
     claim, message_id = found.claim, sent.message.message_id
-    accepted = Accepted(sent.business_id, claim.conversation_id, message_id, claim.turn_id, claim.number)
+    accepted = Accepted(sent.message.business_id, claim.conversation_id, message_id, claim.turn_id, claim.number)
     if not claim.epoch:
         return accepted
-    setup = parts.setups.kept(sent.business_id, found.setup_version)
+    setup = parts.setups.kept(sent.message.business_id, found.setup_version)
     message = replace(sent.message, conversation_id=claim.conversation_id, turn_id=claim.turn_id)
 
     def opened() -> turns.Work:
@@ -143,7 +128,7 @@ def _accepted(parts: Parts, key: Cipher, sent: _Sent, found: Found, started: flo
     return replace(accepted, claim=claim, opened=opened)
 
 
-def _sent(conn: db.Connection, parts: Parts, business_id: str, body: Mapping[str, Any], key: str | None) -> _Sent:
+def _sent(conn: db.Connection, parts: Parts, business_id: str, body: Mapping[str, Any], key: str | None) -> Sent:
     user_id = str(uuid.UUID(body["user_id"]))
     message = Message(
         message_id=str(uuid.uuid4()),
@@ -156,40 +141,38 @@ def _sent(conn: db.Connection, parts: Parts, business_id: str, body: Mapping[str
         created_at=datetime.now(UTC),
     )
     if key is None:
-        return _Sent(business_id, user_id, body, message, None, None)
+        return Sent(message, user_id, None, None)
     pepper = parts.key_store.platform(conn).pepper
     asked = {name: value for name, value in body.items() if name not in {"stream", "business_id"}}
     told = json.dumps(asked | {"user_id": user_id}, sort_keys=True, ensure_ascii=False)
-    return _Sent(
-        business_id,
-        user_id,
-        body,
+    return Sent(
         message,
+        user_id,
         key_hash=cipher.keyed_hash(pepper, f"idempotency key:{business_id}:{key}"),
         # Keyed: a plain hash of a short message could be guessed.
         fingerprint=cipher.keyed_hash(pepper, f"request:{business_id}:{told}"),
     )
 
 
-def _repeated(parts: Parts, key: Cipher, sent: _Sent, earlier: Earlier) -> Accepted:
+def _repeated(parts: Parts, key: Cipher, sent: Sent, earlier: Earlier) -> Accepted:
     if not hmac.compare_digest(bytes(earlier.fingerprint), sent.fingerprint or b""):
         raise KeyReused("Idempotency-Key: another message was sent with it")
     number = earlier.number
     if earlier.state == "failed" and earlier.turn_id is not None and earlier.error_code in RESUMABLE:
-        with parts.database.transaction(sent.business_id) as conn:
-            conversation = conversations.lock(conn, sent.business_id, key, earlier.conversation_id)
+        with parts.database.transaction(sent.message.business_id) as conn:
+            conversation = conversations.lock(conn, sent.message.business_id, key, earlier.conversation_id)
             if conversation.status == "completed":
                 raise ConversationCompleted("conversation_id: it was completed before the message was answered")
-            reopened = turn_leases.reopen(conn, sent.business_id, earlier.turn_id, earlier.conversation_id)
+            reopened = turn_leases.reopen(conn, sent.message.business_id, earlier.turn_id, earlier.conversation_id)
             number = reopened or earlier.number
     return Accepted(
-        sent.business_id, earlier.conversation_id, earlier.message_id, earlier.turn_id, number, is_repeated=True
+        sent.message.business_id, earlier.conversation_id, earlier.message_id, earlier.turn_id, number, is_repeated=True
     )
 
 
-def _left_to_people(conn: db.Connection, key: Cipher, conversation_id: str, sent: _Sent, started: float) -> Accepted:
+def _left_to_people(conn: db.Connection, key: Cipher, conversation_id: str, sent: Sent, started: float) -> Accepted:
     """Store the message for staff; its answer is certain already."""
-    business_id = sent.business_id
+    business_id = sent.message.business_id
     conversation = conversations.get(conn, business_id, key, conversation_id)
     message = replace(sent.message, conversation_id=conversation_id, turn_id=None)
     answer = answers.without_reply(conversation, message, answers.timings_ms(started))

@@ -22,6 +22,9 @@ log = logging.getLogger(__name__)
 SWEEP_SECONDS = 1.0
 RENEWALS_PER_LEASE = 4
 TAKEN_AT_ONCE = 4  # turns of lost workers, beside this process's own
+# What cannot be taken now, such as turns of a business that is being deleted, must not hide the rest.
+LOOKED_AT_ONCE = 500
+FAULTS_IN_A_ROW = 3
 FORGET_SECONDS = 300.0
 FORGOTTEN_AT_ONCE = 5000
 
@@ -92,10 +95,18 @@ class Keeper:
             for claim, since in self._held.items():
                 if now - since < self._longest_s:
                     by_business.setdefault(claim.business_id, []).append(claim)
-        for business_id, claims in by_business.items():
-            turn_leases.renew(self._database, business_id, claims, self._lease_s)
+        faults = 0
+        for business_id, claims in random.sample(list(by_business.items()), len(by_business)):
+            try:
+                turn_leases.renew(self._database, business_id, claims, self._lease_s)
+                faults = 0
+            except db.DatabaseUnavailable:
+                faults += 1
+                if faults == FAULTS_IN_A_ROW:
+                    raise
 
     def _sweep(self, resume: Resume) -> None:
-        for business_id, turn_id in turn_leases.abandoned(self._database, TAKEN_AT_ONCE):
+        found = turn_leases.abandoned(self._database, LOOKED_AT_ONCE)
+        for business_id, turn_id in random.sample(found, len(found)):
             if self._threads.start(functools.partial(resume, business_id, turn_id)) is None:
                 return  # all at work: the next round, or another process, takes the rest

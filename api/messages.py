@@ -46,7 +46,11 @@ def post_message(business_id: str, body: dict[str, Any]) -> Reply | Response:
     g.conversation_id, g.audit_scope = accepted.conversation_id, business_id
     headers = {"Idempotent-Replayed": "true"} if accepted.is_repeated else {}
     if streaming.is_wanted(request, body):
-        return streaming.response(lambda told: slot.used(lambda: replies.reply_to(wired, accepted, told)), headers)
+        try:
+            return streaming.response(lambda told: slot.used(lambda: replies.reply_to(wired, accepted, told)), headers)
+        except RuntimeError:  # no thread could be started: the message is kept, and the next attempt is another's
+            slot.free()
+            raise
     reply = slot.used(lambda: replies.reply_to(wired, accepted))
     return Reply(reply.body.encode(), reply.status, headers)
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import db
 from api import metrics, turns
 from api.acceptance import Accepted
-from api.errors import TABLE, ConversationBusy, ConversationCompleted, TurnFailed, TurnInProgress
+from api.errors import TABLE, ConversationBusy, ConversationCompleted, NoStages, TurnFailed, TurnInProgress
 from api.parts import Parts
 from api.turns import Fenced, Interrupted, Told
 from db import message_requests, turn_leases
@@ -34,7 +34,7 @@ class Reply:
 
 
 def reply_to(parts: Parts, accepted: Accepted, told: Told | None = None) -> Reply:
-    """The answer to a stored message. Raises ConversationBusy and TurnInProgress when it takes too long,
+    """The answer to a stored message. Raises ConversationBusy and TurnInProgress when it takes too long, NoStages,
     ModelUnavailable, ConversationCompleted and TurnFailed when there will be none, and DatabaseUnavailable."""
     watch(parts)
     with parts.bell.heard(accepted.conversation_id, accepted.number) as event:
@@ -49,10 +49,12 @@ def watch(parts: Parts) -> None:
 def resume(parts: Parts, business_id: str, turn_id: str) -> None:
     """Take over a turn whose worker was lost, if nobody else does; its outcome is in the database, never raised."""
     try:
-        claim = _claim(parts, business_id, turn_id, None)
+        claim = _claim(parts, business_id, turn_id, None, waits=False)
         if claim is not None:
             _run(parts, claim, None, None)
-    except (ModelUnavailable, ConversationCompleted, Fenced, Interrupted, db.NotFound, db.DatabaseUnavailable) as error:
+    except (
+        ModelUnavailable, ConversationCompleted, NoStages, Fenced, Interrupted, db.NotFound, db.DatabaseUnavailable,
+    ) as error:  # fmt: skip
         log.warning("a turn that was taken over got no reply: %s", type(error).__name__)
 
 
@@ -103,7 +105,7 @@ class _Waiting:
         try:
             found = turn_leases.standing(self._parts.database, business_id, message_id)
             if found is None:
-                raise db.NotFound  # withdrawn by the request that brought it, or the business was deleted
+                raise self._gone()
             if found.status is not None and found.answer is not None:
                 with self._parts.database.transaction(business_id) as conn:
                     key = self._parts.key_store.cipher(conn, business_id)
@@ -116,6 +118,13 @@ class _Waiting:
         if found.state == "failed":
             raise _failure(found.error_code)
         return found, None
+
+    def _gone(self) -> Exception:
+        """Who sent it again finds a message withdrawn by the request that brought it; the latter one finds it gone with
+        its business or user."""
+        if self._accepted.is_repeated:
+            return ConversationBusy("conversation_id: the message's turn did not come in time; it was not kept")
+        return db.NotFound()
 
     def _claimed(self, standing: Standing | None) -> Claim | None:
         turn_id = self._accepted.turn_id
@@ -147,8 +156,10 @@ class _Waiting:
                 raise TurnInProgress("the message is still being answered; read the conversation for the reply")
 
 
-def _claim(parts: Parts, business_id: str, turn_id: str, lost_epoch: int | None) -> Claim | None:
+def _claim(parts: Parts, business_id: str, turn_id: str, lost_epoch: int | None, *, waits: bool = True) -> Claim | None:
     with parts.database.transaction(business_id) as conn:
+        if not waits and not turn_leases.is_free(conn, business_id, turn_id):
+            return None
         claim = turn_leases.claim(
             conn,
             business_id,
@@ -175,6 +186,8 @@ def _failure(error_code: str | None) -> Exception:
         return ModelUnavailable("earlier", timed_out=error_code == "LLM_TIMEOUT")
     if error_code == TABLE[ConversationCompleted].error_code:
         return ConversationCompleted("conversation_id: it was completed before the message was answered")
+    if error_code == TABLE[NoStages].error_code:
+        return NoStages("business_id: this business has no stages any more")
     return TurnFailed(f"the turn ended without a reply: {error_code}")
 
 

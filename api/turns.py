@@ -144,7 +144,7 @@ def run(parts: Parts, claim: Claim, opened: Opened | None = None, told: Told | N
         raise
     except Exception as error:
         log.exception("an attempt at a turn ended", extra={"business_id": claim.business_id})
-        is_released = _released(parts, claim, counts=not isinstance(error, db.DatabaseUnavailable))
+        is_released = _released(parts, claim, counts=not isinstance(error, db.DatabaseUnavailable | db.KeysUnavailable))
         raise Interrupted(f"attempt {claim.attempts} of {MAX_ATTEMPTS}", is_released=is_released) from error
     finally:
         metrics.TURNS_IN_FLIGHT.dec()

@@ -19,8 +19,18 @@ from db.users import read_contact
 _OWN = "verdict, message_id, turn_id, number, epoch, attempts, others, state, error_code, fingerprint"
 _SETUP = "contact, setup_version, templates, newest_template"
 _HISTORY = "history_ids, history_turns, history_senders, history_contents, history_sequences"
-COLUMNS = ", ".join((_OWN, CONVERSATION_COLUMNS, _SETUP, _HISTORY))
-_NAMES = COLUMNS.split(", ")
+_COLUMNS = ", ".join((_OWN, CONVERSATION_COLUMNS, _SETUP, _HISTORY))
+_NAMES = _COLUMNS.split(", ")
+
+
+@dataclass(frozen=True)
+class Sent:
+    """A message and who sent it. Its `conversation_id` is not known yet; its `turn_id` is that of a turn to open."""
+
+    message: Message
+    user_id: str
+    key_hash: bytes | None
+    fingerprint: bytes | None
 
 
 @dataclass(frozen=True)
@@ -36,10 +46,12 @@ class Wanted:
 
 
 @dataclass(frozen=True)
-class Bounds:
-    """How many open turns may be before a message in its conversation, how many bytes of ciphertext are answered
-    together, how many messages of the history a turn reads."""
+class Terms:
+    """Who claims the turn for how long; how many open turns may be before it in its conversation, how many bytes of
+    ciphertext are answered together, how many messages of the history it reads."""
 
+    owner: str
+    lease_seconds: float
     most_waiting: int
     most_merged_bytes: int
     most_history: int
@@ -83,41 +95,27 @@ class Found:
         return [said(cipher, *row) for row in zip(*columns, strict=True)]
 
 
-def accept(
-    conn: Connection,
-    cipher: Cipher,
-    message: Message,
-    wanted: Wanted,
-    bounds: Bounds,
-    *,
-    user_id: str,
-    owner: str,
-    lease_seconds: float,
-    key_hash: bytes | None,
-    fingerprint: bytes | None,
-) -> Found:
-    """Store the message, if it can be; its `conversation_id` is not asked, its `turn_id` is that of a turn to open.
-    Whoever shares the transaction finds the conversation and the key locked."""
+def accept(conn: Connection, cipher: Cipher, sent: Sent, wanted: Wanted, terms: Terms) -> Found:
+    """Store the message, if it can be. Whoever shares the transaction finds the conversation and the key locked."""
+    message = sent.message
     content, metadata = ciphertexts(cipher, message)
     row = fetch_one(
         conn,
-        f"SELECT {COLUMNS} FROM accept_message("
+        f"SELECT {_COLUMNS} FROM accept_message("
         "%(business_id)s, %(user_id)s, %(message_id)s, %(turn_id)s, %(content)s, %(metadata)s, %(key_hash)s,"
         " %(fingerprint)s, %(conversation_id)s, %(session_id)s, %(new_conversation_id)s, %(new_session_id)s,"
         " %(minutes)s, %(owner)s, %(lease_seconds)s, %(most_waiting)s, %(most_merged_bytes)s, %(most_history)s)",
         {
             **vars(wanted),
-            **vars(bounds),
+            **vars(terms),
             "business_id": message.business_id,
-            "user_id": user_id,
+            "user_id": sent.user_id,
             "message_id": message.message_id,
             "turn_id": message.turn_id,
             "content": content,
             "metadata": metadata,
-            "key_hash": key_hash,
-            "fingerprint": fingerprint,
-            "owner": owner,
-            "lease_seconds": lease_seconds,
+            "key_hash": sent.key_hash,
+            "fingerprint": sent.fingerprint,
         },
     )
     if row is None:

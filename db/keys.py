@@ -46,9 +46,10 @@ class KeyStore:
         if kept is not None and time.monotonic() - kept[0] < max_age_s:
             return kept[1]
         key_id = str(uuid.UUID(int=0))
-        data_key, pepper = (self._secret(conn, name) for name in SECRETS)
+        (data_key, _), (pepper, is_new) = (self._secret(conn, name) for name in SECRETS)
         loaded = PlatformSecrets(pepper, Cipher(PLATFORM, {key_id: AESGCM(data_key)}, key_id))
-        self._platform = (time.monotonic(), loaded)
+        if not is_new:  # else they may yet be rolled back, with all that they were used for
+            self._platform = (time.monotonic(), loaded)
         return loaded
 
     def check(self, conn: Connection) -> None:
@@ -62,8 +63,10 @@ class KeyStore:
                 raise Undecryptable(lacks(wrapping_key_id))
         self.platform(conn, max_age_s=_CHECK_SECONDS)
 
-    def _secret(self, conn: Connection, name: str) -> bytes:
+    def _secret(self, conn: Connection, name: str) -> tuple[bytes, bool]:
+        """The secret, and whether this transaction made it."""
         row = _find_secret(conn, name)
+        is_new = row is None
         if row is None:
             execute(
                 conn,
@@ -74,7 +77,7 @@ class KeyStore:
             row = _find_secret(conn, name)
         if row is None:
             raise NotFound
-        return self.keyring.unwrap(row[0], row[1], name)
+        return self.keyring.unwrap(row[0], row[1], name), is_new
 
     def create(self, conn: Connection, business_id: str) -> None:
         """A new business's first data key."""

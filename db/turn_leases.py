@@ -107,18 +107,20 @@ def withdraw(conn: Connection, business_id: str, message_id: str) -> bool:
     """Forget a message whose turn nobody has begun, and the turn with its last message; False when it has begun."""
     row = fetch_one(
         conn,
-        "SELECT t.turn_id, (SELECT count(*) FROM messages others"
-        "  WHERE others.business_id = t.business_id AND others.turn_id = t.turn_id)"
-        " FROM turns t JOIN messages m USING (business_id, turn_id)"
+        "SELECT t.turn_id FROM turns t JOIN messages m USING (business_id, turn_id)"
         " WHERE t.business_id = %s AND m.message_id = %s AND t.state = 'open' AND t.attempts = 0 FOR UPDATE OF t",
         [business_id, message_id],
     )
     if row is None:
         return False
-    if row[1] == 1:
-        execute(conn, "DELETE FROM turns WHERE business_id = %s AND turn_id = %s", [business_id, row[0]])
-    else:
-        execute(conn, "DELETE FROM messages WHERE business_id = %s AND message_id = %s", [business_id, message_id])
+    execute(conn, "DELETE FROM messages WHERE business_id = %s AND message_id = %s", [business_id, message_id])
+    # A statement of its own: it sees who joined or left the turn while the first one waited for it.
+    execute(
+        conn,
+        "DELETE FROM turns WHERE business_id = %(business_id)s AND turn_id = %(turn_id)s AND NOT EXISTS ("
+        " SELECT FROM messages WHERE business_id = %(business_id)s AND turn_id = %(turn_id)s)",
+        {"business_id": business_id, "turn_id": row[0]},
+    )
     return True
 
 
@@ -136,16 +138,29 @@ def standing(database: Database, business_id: str, message_id: str) -> Standing 
     return Standing(*rows[0]) if rows else None
 
 
+def is_free(conn: Connection, business_id: str, turn_id: str) -> bool:
+    """Whether nobody has locked the turn; the caller has then, until the transaction ends."""
+    return bool(
+        fetch_one(
+            conn,
+            "SELECT true FROM turns WHERE business_id = %s AND turn_id = %s FOR UPDATE SKIP LOCKED",
+            [business_id, turn_id],
+        )
+    )
+
+
 def abandoned(database: Database, most: int) -> list[tuple[str, str]]:
     """(business_id, turn_id) of turns of all businesses that nobody works on any more, oldest first."""
     return [(row[0], row[1]) for row in database.once(None, "SELECT * FROM find_abandoned_turns(%s)", [most])]
 
 
 def renew(database: Database, business_id: str, claims: Sequence[Claim], seconds: float) -> None:
-    """Keep these leases of one business alive; a lease that was lost stays lost."""
+    """Keep these leases of one business alive; a lease that was lost stays lost. Who locks a turn for longer than a
+    moment deletes it: leases of others must not wait for that."""
     database.once(
         business_id,
-        "UPDATE turns SET lease_until = clock_timestamp() + make_interval(secs => %(seconds)s)"
+        "SET LOCAL lock_timeout = '500ms';"
+        " UPDATE turns SET lease_until = clock_timestamp() + make_interval(secs => %(seconds)s)"
         " FROM jsonb_to_recordset(%(claims)s) AS claim (turn_id uuid, epoch bigint)"
         " WHERE turns.business_id = %(business_id)s AND turns.turn_id = claim.turn_id AND turns.epoch = claim.epoch"
         "  AND state = 'open' AND lease_until >= clock_timestamp()",

@@ -21,7 +21,7 @@ STEP_COLUMNS = (
     "kind, outcome, stage_name, template_id, template_version, model, attempts, prompt_tokens, completion_tokens, "
     "cost_usd, latency_ms"
 )
-_STEP_COLUMNS = STEP_COLUMNS.split(", ")
+_STEP_NAMES = STEP_COLUMNS.split(", ")
 _SECRET = ("prompt", "raw_outputs", "output", "verdict")
 
 
@@ -139,7 +139,7 @@ def _kept(mine: Claim, cipher: Cipher, steps: Sequence[Step], first: int) -> dic
         )
         for position, step in enumerate(steps, first)
     ]
-    plain = [{name: getattr(step, name) for name in _STEP_COLUMNS} for step in steps]
+    plain = [{name: getattr(step, name) for name in _STEP_NAMES} for step in steps]
     return {**mine.named, "first": first, "steps": json_value(plain), "contents": contents}
 
 

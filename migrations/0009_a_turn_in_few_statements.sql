@@ -101,14 +101,16 @@ BEGIN
         VALUES (p_business_id, p_new_conversation_id, p_user_id, coalesce(p_session_id, p_new_session_id));
     END IF;
 
-    -- Its place: in the turn that waits, with policy `merge`, or in one of its own, claimed when no other is open.
+    -- Its place: in the last turn if that waits, with policy `merge`, or in one of its own, claimed when no other is open.
     IF policy = 'merge' THEN
         SELECT t.turn_id, t.number INTO turn_id, number FROM turns t
         WHERE t.business_id = p_business_id AND t.conversation_id = accept_message.conversation_id
           AND t.state = 'open' AND t.attempts = 0
+          AND NOT EXISTS (SELECT FROM turns later WHERE later.business_id = t.business_id
+                          AND later.conversation_id = t.conversation_id AND later.state = 'open' AND later.number > t.number)
           AND (SELECT sum(octet_length(m.message_content)) FROM messages m
                WHERE m.business_id = t.business_id AND m.turn_id = t.turn_id) <= p_most_merged_bytes
-        ORDER BY t.number DESC LIMIT 1 FOR UPDATE;
+        FOR UPDATE;
     END IF;
     epoch := 0;
     attempts := 0;
@@ -134,7 +136,7 @@ BEGIN
         -- A time that is nearly right stays: while no column of an index changes, the row is rewritten in its page and
         -- no index is touched.
         UPDATE conversations c SET turn_count = c.turn_count + 1, last_updated = CASE
-            WHEN c.last_updated > clock_timestamp() - interval '1 minute' THEN c.last_updated ELSE clock_timestamp() END
+            WHEN c.last_updated > clock_timestamp() - interval '5 seconds' THEN c.last_updated ELSE clock_timestamp() END
         WHERE c.business_id = p_business_id AND c.conversation_id = accept_message.conversation_id
         RETURNING c.turn_count INTO number;
         INSERT INTO turns (business_id, turn_id, conversation_id, number, owner, epoch, attempts, lease_until)

@@ -14,6 +14,8 @@ from typing import Any
 import httpcore2
 import httpx2
 
+WRITE_BYTES = 16 * 1024
+
 
 @dataclass
 class Budget:
@@ -91,7 +93,10 @@ class _Stream(httpcore2.NetworkStream):
         return data
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
-        self._inner.write(buffer, _shorter(timeout, httpcore2.WriteTimeout))
+        # Its time limit is each send's: a reader who takes a little at a time would get it again and again.
+        for start in range(0, len(buffer), WRITE_BYTES):
+            piece = buffer[start : start + WRITE_BYTES]
+            self._inner.write(piece, _shorter(timeout, httpcore2.WriteTimeout))
 
     def close(self) -> None:
         self._inner.close()

@@ -20,6 +20,7 @@ METHODS = ("database_query", "api_call")
 BODIED = ("POST", "PUT", "PATCH", "DELETE")
 DEFAULT_LIMIT = 10
 DEFAULT_TIMEOUT_S = 5.0
+MAX_FILLED = 1024 * 1024
 
 _LEFT_OUT = object()
 _SEPARATOR = re.compile(r"[/\\]")
@@ -146,23 +147,44 @@ def _request(turn: Turn, asked: Mapping[str, Any]) -> Request:
 
 
 def _filled_in(config: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
-    """The configuration with its values; raises LookUpFailed when the url lacks one."""
+    """The configuration with its values; raises LookUpFailed when the url lacks one, and when it grows too large."""
     known: dict[str, Any] = {name: value for name, value in config.items() if name != "url"}
-    filled: dict[str, Any] = _filled(known, values)
+    filled: dict[str, Any] = _filled(known, values, _Room())
     if "search" in filled:
         filled["search"] = templates.as_text(filled["search"])
     return {"url": _url(config["url"], values), **filled} if "url" in config else filled
 
 
-def _filled(value: Any, values: Mapping[str, Any]) -> Any:
+class _Room:
+    """How much a configuration may still grow: it names a long message as often as it likes."""
+
+    def __init__(self) -> None:
+        self._left = MAX_FILLED
+
+    def taken(self, value: Any) -> Any:
+        """The value, if there is room for it as well; raises LookUpFailed."""
+        parts = [value]
+        while parts:
+            part = parts.pop()
+            self._left -= len(part) if isinstance(part, str) else 1
+            if self._left < 0:
+                raise LookUpFailed("too_large")
+            if isinstance(part, Mapping):
+                parts += [*part, *part.values()]
+            elif isinstance(part, list | tuple):
+                parts += part
+        return value
+
+
+def _filled(value: Any, values: Mapping[str, Any], room: _Room) -> Any:
     """The value with its variables filled in; one that is nothing but a variable without a value is _LEFT_OUT."""
     if isinstance(value, str):
-        return _text(value, values)
+        return room.taken(_text(value, values))
     if isinstance(value, Mapping):
-        pairs = ((name, _filled(item, values)) for name, item in value.items())
+        pairs = ((name, _filled(item, values, room)) for name, item in value.items())
         return {name: item for name, item in pairs if item is not _LEFT_OUT}
     if isinstance(value, list):
-        return [item for item in (_filled(each, values) for each in value) if item is not _LEFT_OUT]
+        return [item for item in (_filled(each, values, room) for each in value) if item is not _LEFT_OUT]
     return value
 
 

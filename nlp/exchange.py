@@ -17,6 +17,7 @@ from nlp.turn import Turn
 
 Ask = Callable[[llm.Request], llm.Answer]
 MAX_REPEATED = 4000
+MAX_DIGITS = 40
 
 _UNFINISHED = {"length": "it was cut off before its end", "content_filter": "it was filtered"}
 
@@ -186,7 +187,7 @@ def _usable(answer: llm.Answer, schema: Mapping[str, Any] | None) -> Any:
 
 def _value(text: str, schema: Mapping[str, Any]) -> Any:
     try:
-        value = json.loads(text, parse_constant=_refuse_constant, parse_float=_finite)
+        value = json.loads(text, parse_constant=_refuse_constant, parse_float=_finite, parse_int=_bounded)
         told = json.dumps(value, ensure_ascii=False).encode()
     except (ValueError, RecursionError):
         raise ModelAnswerInvalid("it was not valid JSON") from None
@@ -203,6 +204,13 @@ def _finite(text: str) -> float:
     if not math.isfinite(number):
         raise ValueError(text)
     return number
+
+
+def _bounded(text: str) -> int:
+    # As in callers' own bodies: no arithmetic takes whole numbers without end.
+    if len(text) > MAX_DIGITS:
+        raise ValueError(text)
+    return int(text)
 
 
 def _refuse_constant(name: str) -> None:

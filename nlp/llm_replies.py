@@ -14,6 +14,8 @@ from nlp.breaker import Health
 
 RETRYABLE = frozenset({"timeout", "connection", "rate_limited", "server_error", "bad_response"})
 _LONE_SURROGATES = re.compile("[\ud800-\udfff]")
+# More than any context holds: the sum of all of a turn's calls still fits where it is kept.
+_MAX_TOKENS = 10_000_000
 _UNSUPPORTED = re.compile(r"(?i)unsupported|not support|unrecogni[sz]ed|unknown|unexpected|not permitted")
 _REFUSALS = ("unsupported_parameter", "unsupported_value")
 
@@ -32,7 +34,7 @@ def parsed(content: bytes) -> dict[str, Any]:
             "text": as_text(message.get("content")),
             "refusal": as_text(message.get("refusal")),
             "finish_reason": as_text(choice.get("finish_reason")),
-            "model": as_text(body.get("model")) or "",
+            "model": model_name(body.get("model")),
             **tokens(body.get("usage") or {}),
         }
     except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError) as error:
@@ -94,5 +96,10 @@ def as_text(value: Any) -> str | None:
     return None if value is None else _LONE_SURROGATES.sub("\ufffd", value)
 
 
+def model_name(value: Any) -> str:
+    """The name by which a server calls its model, without what PostgreSQL cannot hold; raises TypeError."""
+    return (as_text(value) or "").replace("\0", "")
+
+
 def _count(value: Any) -> int:
-    return value if isinstance(value, int) and 0 <= value < 2**31 else 0
+    return value if isinstance(value, int) and 0 <= value <= _MAX_TOKENS else 0

@@ -96,7 +96,7 @@ class _Reply:
             chunk = json.loads(data)
             if chunk.get("error"):
                 raise BadReply(_reason(chunk["error"]))
-            self._model = self._model or llm_replies.as_text(chunk.get("model")) or ""
+            self._model = self._model or llm_replies.model_name(chunk.get("model"))
             self._usage = chunk.get("usage") or self._usage
             return "".join([self._add(choice) for choice in chunk.get("choices") or () if not choice.get("index")])
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:

@@ -7,10 +7,12 @@ import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from http.client import HTTPConnection, HTTPResponse
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from api import streaming
 from api.settings import Settings
 from tests.api import shop
 from tests.api.shop import Gate, Thinker, finds, picks, says
@@ -193,4 +195,22 @@ def test_beyond_the_bound_messages_are_refused_and_the_rest_goes_on(
             finally:
                 gate.opened.set()
             assert events.result()[-1][0] == "done"
+        assert client.post("/api/v1/messages", _body()).status == 200
+
+
+def test_a_stream_that_cannot_begin_leaves_its_place_to_others(
+    settings: Settings, serve: Callable[..., int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with shop.thinking(settings, serve, turns_at_once=1) as thinker:
+        client = thinker.shop(shop.ORDER_STATUS, shop.SMALL_TALK)
+        thinker.script(**GOOD)
+
+        def refuse() -> None:
+            raise RuntimeError("can't start new thread")
+
+        with monkeypatch.context() as crowded:
+            crowded.setattr(streaming, "threading", SimpleNamespace(Thread=lambda **_: SimpleNamespace(start=refuse)))
+            headers = {"Authorization": f"Bearer {client.key}"}
+            sent = thinker.app.test_client().post("/api/v1/messages", json=_body() | {"stream": True}, headers=headers)
+        assert sent.status_code == 500
         assert client.post("/api/v1/messages", _body()).status == 200

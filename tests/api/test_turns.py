@@ -270,3 +270,24 @@ def test_a_fault_of_ours_ends_the_turn_after_five_attempts_and_tells_nothing(
     turn = _ledger(client, conversation["conversation_id"])
     assert (turn["state"], turn["error_code"]) == ("failed", "SERVER_ERROR")
     assert _spoken(client, conversation["conversation_id"]) == [("user", ORDER)]
+
+
+def test_a_number_beyond_all_bounds_in_the_models_answers_is_no_fault_of_ours(thinker: Thinker, client: Client) -> None:
+    endless = {"reason": "the customer wanted it so", "stage": "order_status", "confidence": 10**400}
+    thinker.script(**GOOD | {"stage_selection": says(endless)})
+    answered = shop.write(client, ORDER)
+    assert (answered.status, answered.body.get("response")) == (200, "It is on its way.")
+    assert _steps(_ledger(client, answered.body["conversation_id"]))[0] == ("stage_selection", "safe_default")
+
+
+@pytest.mark.parametrize(
+    "oddity", [{"model": "m\0"}, {"usage": {"prompt_tokens": 2**31 - 1, "completion_tokens": 1}}], ids=["name", "usage"]
+)
+def test_what_a_server_says_of_itself_cannot_keep_a_turn_from_being_stored(
+    thinker: Thinker, client: Client, oddity: dict[str, Any]
+) -> None:
+    odd = [says("", **oddity), says("It is on its way.", **oddity)] * 5
+    thinker.script(**GOOD | {"response_generation": odd})
+    answered = shop.write(client, ORDER)
+    assert (answered.status, answered.body.get("response")) == (200, "It is on its way.")
+    assert len(thinker.asked("response_generation")) == 2

@@ -181,3 +181,14 @@ def test_rotation_is_written_down(house: OwnDatabase) -> None:
     house.run("rotate-keys", encryption_keys=(NEW, *house.settings.encryption_keys))
     listed = house.get("/api/v1/audit?actor=command", MASTER_KEY, encryption_keys=(NEW,)).body
     assert [(entry["action"], entry["business_id"]) for entry in listed] == [("data_keys.rotate", None)]
+
+
+def test_secrets_that_were_made_in_vain_are_not_remembered(house: OwnDatabase) -> None:
+    store, other = (keys.KeyStore(Keyring.of(house.settings.encryption_keys)) for _ in range(2))
+    database = db.Database(house.settings.database_url)
+    with pytest.raises(db.Conflict), database.transaction(None) as conn:
+        store.platform(conn)
+        raise db.Conflict("the first transaction of all comes to nothing")
+    with database.transaction(None) as conn:
+        assert store.platform(conn).pepper == other.platform(conn).pepper
+    database.close()

@@ -147,6 +147,17 @@ def test_values_that_would_change_the_request_make_none(config: dict[str, Any], 
     assert (after.retrieved, look_up.requests) == ({"error": reason}, [])
 
 
+@pytest.mark.parametrize("text", ["{{ message }}", "{{ message }} and {{ message }}", "{{ metadata }}"])
+def test_a_long_message_that_is_named_again_and_again_makes_no_endless_request(text: str) -> None:
+    config = {"url": URL, "method": "POST", "body": [text] * 1000}
+    look_up = Recorder()
+    message = "x" * 10_000
+    after = data_retrieval.run(
+        _turn("api_call", config, message=message, metadata={"cart": [message]}, data={"order_number": "4411"}), look_up
+    )
+    assert (after.retrieved, look_up.requests) == ({"error": "too_large"}, [])
+
+
 def test_a_call_has_the_turns_deadline_and_the_stages_id() -> None:
     look_up = Recorder()
     config = {"url": URL, "headers": {"X-Id": "{{ data.n }}"}, "timeout_s": 2, "result_path": "data"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import json
 import socket
@@ -212,3 +213,29 @@ def test_any_json_becomes_rows(content: bytes, path: str, expected: list[dict[st
 def test_rows_are_bounded_in_number_and_size() -> None:
     assert len(egress.rows(200, json.dumps([{}] * 60).encode())) == 50
     assert len(egress.rows(200, json.dumps([{"text": "x" * 10_000}] * 20).encode())) == 6
+
+
+def test_a_server_that_takes_a_long_request_in_gulps_gets_no_more_time() -> None:
+    begun, done = time.monotonic(), threading.Event()
+
+    def gulp(listening: socket.socket) -> None:
+        listening.settimeout(10)
+        connection, _ = listening.accept()
+        with connection:
+            connection.setblocking(False)
+            while not done.wait(0.6):
+                with contextlib.suppress(BlockingIOError, ConnectionError):
+                    for _ in range(25):
+                        connection.recv(65536)
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        host = f"127.0.0.1:{listening.getsockname()[1]}"
+        reader = threading.Thread(target=gulp, args=[listening])
+        reader.start()
+        try:
+            call = egress_calls.request(f"http://{host}/", method="POST", body="x" * 20_000_000, timeout_s=1.0)
+            assert egress_calls.refusal(Egress({host}), call) == "timeout"
+            assert time.monotonic() - begun < 4
+        finally:
+            done.set()
+            reader.join()

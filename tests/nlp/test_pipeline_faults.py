@@ -27,6 +27,7 @@ BAD_SELECTIONS: list[tuple[Any, str]] = [
     ("not json", "it was not valid JSON"),
     ('{"reason": "r", "stage": "greeting", "confidence": NaN}', "it was not valid JSON"),
     ('{"reason": "r", "stage": "greeting", "confidence": 1e999}', "it was not valid JSON"),
+    ('{"reason": "r", "stage": "greeting", "confidence": 1' + "0" * 400 + "}", "it was not valid JSON"),
     ("[" * 100_000, "it was not valid JSON"),
     ('{"reason": "\\ud800", "stage": "greeting", "confidence": 1}', "it was not valid JSON"),
     ('{"reason": "\\u0000", "stage": "greeting", "confidence": 1}', "it held a NUL character"),
