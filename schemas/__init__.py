@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from jsonschema import Draft202012Validator, FormatChecker, ValidationError, validators
-from referencing import Registry, Resource
+from referencing import Registry
+from referencing.jsonschema import DRAFT202012
 
 FORMATS = FormatChecker(formats=Draft202012Validator.FORMAT_CHECKER.checkers.keys())
 _DIRECTORY = Path(__file__).parent
@@ -67,14 +68,17 @@ def unique_items(_checker: Any, wanted: bool, value: Any, schema: Any) -> Iterat
             yield ValidationError("the list has an item twice")
 
 
-_KEYWORDS = {"items": _items, "uniqueItems": unique_items}
+def _pattern(checker: Any, pattern: str, value: Any, schema: Any) -> Iterator[ValidationError]:
+    # To JSON Schema `$` is the end of the text; to Python it is also the place before a last line break.
+    ends = f"{pattern[:-1]}\\Z" if pattern.endswith("$") else pattern
+    yield from Draft202012Validator.VALIDATORS["pattern"](checker, ends, value, schema)
+
+
+_KEYWORDS = {"items": _items, "uniqueItems": unique_items, "pattern": _pattern}
 BoundedValidator: Any = validators.extend(Draft202012Validator, _KEYWORDS)  # type: ignore[no-untyped-call]
 
 
 @functools.cache
 def _registry() -> Registry[Any]:
-    resources = [
-        (f"{name}.json", Resource.from_contents(document(name) | {"$schema": Draft202012Validator.META_SCHEMA["$id"]}))
-        for name in names()
-    ]
-    return Registry().with_resources(resources)
+    # A "$schema" inside would have the library's own validator follow references, without the keywords of ours.
+    return Registry().with_resources((f"{name}.json", DRAFT202012.create_resource(document(name))) for name in names())
