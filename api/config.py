@@ -39,7 +39,7 @@ class Stored:
 
 @routes.get("/config")
 @auth.require_business_api_key
-@contract.contract(gives="config")
+@contract.contract(gives="config", other_statuses=(409,))
 def get_config(business_id: str) -> dict[str, Any]:
     """The business's set-up: itself, agents, templates, stages and catalogue."""
     with tenant(business_id) as conn:

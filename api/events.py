@@ -26,7 +26,7 @@ _FILTERS: dict[str, dict[str, Any]] = {
 
 @routes.post("/events")
 @auth.public
-@contract.contract(takes="event_batch", gives="event_batch", status=201, limit="events")
+@contract.contract(takes="event_batch", gives="event_batch_accepted", status=201, limit="events")
 def post_events(body: Any) -> Any:
     """Store one event or an array of them; an event_id that is known already is accepted and left as it was."""
     batch = body if isinstance(body, list) else [body]

@@ -8,7 +8,6 @@ from collections.abc import Callable
 from itertools import islice
 from typing import Any
 
-from jsonschema import Draft202012Validator
 from jsonschema.exceptions import best_match
 
 import schemas
@@ -19,7 +18,7 @@ _FORMATS = {
     "date-time": ("ISO 8601", "Use 'YYYY-MM-DDTHH:MM:SSZ' format"),
     "uuid": ("a UUID", "Use the form 123e4567-e89b-42d3-a456-426614174000"),
     "uri": ("a web address", "Use the form https://host/path"),
-    "email": ("an email address", "Use the form name@host"),
+    "idn-email": ("an email address", "Use the form name@host"),
 }
 
 
@@ -37,7 +36,7 @@ def parameter(name: str, schema: dict[str, Any], text: str) -> Any:
         value = int(text) if re.fullmatch(r"-?[0-9]{1,18}", text) else text
     elif schema["type"] == "boolean":
         value = {"true": True, "false": False}.get(text, text)
-    named = Draft202012Validator({"properties": {name: schema}}, format_checker=schemas.FORMATS)
+    named = schemas.BoundedValidator({"properties": {name: schema}}, format_checker=schemas.FORMATS)
     fault = first(named, {name: value})
     if fault is not None:
         raise fault

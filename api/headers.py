@@ -37,6 +37,8 @@ def register(app: Flask) -> None:
 
     @app.after_request
     def add(response: Response) -> Response:
+        if not response.is_streamed and not response.get_data():
+            del response.headers["Content-Type"]  # Flask calls nothing at all a page of HTML
         for name, value in _CAREFUL.items():
             response.headers.setdefault(name, value)
         is_docs = request.path.startswith("/docs")

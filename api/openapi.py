@@ -68,7 +68,7 @@ def register(app: Flask) -> None:
 
 
 _EVENTS = (
-    "Asked for with `stream: true` or `Accept: text/event-stream`: the events `stage`, `data`, `token`… and `done` with"
+    "One event. Asked for with `stream: true` or `Accept: text/event-stream`: `stage`, `data`, `token`… and `done` with"
     " the body of the plain answer, or `error`; comments fill silence."
 )
 
@@ -180,9 +180,35 @@ def _success(promised: Contract, status: int) -> dict[str, Any]:
     content: dict[str, Any] = {"application/json": body}
     if promised.streams and status == promised.status:
         shown = {"example": {"value": examples.events(promised.gives)}}
-        content["text/event-stream"] = {"schema": {"type": "string", "description": _EVENTS}, "examples": shown}
+        content["text/event-stream"] = {"schema": _event(promised.gives), "examples": shown}
     success: dict[str, Any] = {"description": words, "content": content}
     return success | {"headers": {"Link": _LINK}} if promised.many else success
+
+
+def _event(gives: str) -> dict[str, Any]:
+    """One event of a stream; readers of 3.1 take the schema of a stream for that of each event."""
+    told = _component(schemas.document(gives)["properties"])
+    contents = {
+        "stage": told["stage"],
+        "data": _holding({name: told[name] for name in ("data", "missing_fields")}),
+        "token": _holding({"text": {"type": "string"}}),
+        "done": _ref(gives),
+        "error": _ref("error"),
+    }
+    kinds = [
+        _holding(
+            {
+                "event": {"const": kind},
+                "data": {"type": "string", "contentMediaType": "application/json", "contentSchema": content},
+            }
+        )
+        for kind, content in contents.items()
+    ]
+    return {"description": _EVENTS, "oneOf": kinds}
+
+
+def _holding(properties: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "object", "properties": properties, "required": list(properties)}
 
 
 def _ref(name: str) -> dict[str, Any]:

@@ -10,11 +10,16 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import idna
 from jsonschema import Draft202012Validator, FormatChecker, ValidationError, validators
-from referencing import Registry, Resource
+from referencing import Registry
+from referencing.jsonschema import DRAFT202012
 
 FORMATS = FormatChecker(formats=Draft202012Validator.FORMAT_CHECKER.checkers.keys())
 _DIRECTORY = Path(__file__).parent
+# What is neither a space nor has a meaning of its own in an address.
+_WORD = r"[^\s()<>\[\]:;@\\,.\"]+"
+_MAILBOX = re.compile(rf"{_WORD}(?:\.{_WORD})*")
 _UUID = re.compile(r"[0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}")
 
 
@@ -32,6 +37,18 @@ def _is_date_time(value: object) -> bool:
 def _is_uuid(value: object) -> bool:
     """The one form with hyphens. Python reads more than that, and PostgreSQL then refuses it."""
     return not isinstance(value, str) or _UUID.fullmatch(value) is not None
+
+
+@FORMATS.checks("idn-email", raises=UnicodeError)
+def _is_email(value: object) -> bool:
+    """name@host in any script; no quotes, no comments, nothing that cannot be seen."""
+    if not isinstance(value, str):
+        return True
+    mailbox, _, host = value.rpartition("@")
+    if len(mailbox.encode()) > 64 or len(host) > 253 or host.endswith((".", "。", "．", "｡")):
+        return False
+    idna.encode(host.lower())
+    return mailbox.isprintable() and _MAILBOX.fullmatch(mailbox) is not None
 
 
 @functools.cache
@@ -67,14 +84,17 @@ def unique_items(_checker: Any, wanted: bool, value: Any, schema: Any) -> Iterat
             yield ValidationError("the list has an item twice")
 
 
-_KEYWORDS = {"items": _items, "uniqueItems": unique_items}
+def _pattern(checker: Any, pattern: str, value: Any, schema: Any) -> Iterator[ValidationError]:
+    # To JSON Schema `$` is the end of the text; to Python it is also the place before a last line break.
+    ends = f"{pattern[:-1]}\\Z" if pattern.endswith("$") else pattern
+    yield from Draft202012Validator.VALIDATORS["pattern"](checker, ends, value, schema)
+
+
+_KEYWORDS = {"items": _items, "uniqueItems": unique_items, "pattern": _pattern}
 BoundedValidator: Any = validators.extend(Draft202012Validator, _KEYWORDS)  # type: ignore[no-untyped-call]
 
 
 @functools.cache
 def _registry() -> Registry[Any]:
-    resources = [
-        (f"{name}.json", Resource.from_contents(document(name) | {"$schema": Draft202012Validator.META_SCHEMA["$id"]}))
-        for name in names()
-    ]
-    return Registry().with_resources(resources)
+    # A "$schema" inside would have the library's own validator follow references, without the keywords of ours.
+    return Registry().with_resources((f"{name}.json", DRAFT202012.create_resource(document(name))) for name in names())

@@ -248,6 +248,7 @@ def test_two_products_of_one_name_need_a_sku_to_be_written_down(alice: Client) -
     refused = alice.get(PATH)
     assert (refused.status, refused.error_code) == (409, "CONFLICT")
     assert "'Bread'" in refused.body["details"]
+    assert "409" in alice.get("/openapi.json").body["paths"][PATH]["get"]["responses"]
     found = _set_up(alice, EMPTY | {"products": [{"name": "Bread"}]})
     assert (found["deleted"]["products"], found["unchanged"]["products"]) == (["Bread"], ["Bread"])
     assert [each["product_id"] for each in alice.get("/api/v1/products").body] == ids[:1]

@@ -6,6 +6,7 @@ import uuid
 from typing import Any
 
 import pytest
+from jsonschema import Draft202012Validator
 
 from tests.conftest import Answer, Client
 
@@ -115,6 +116,20 @@ def test_every_form_of_iso_8601_is_kept_as_its_moment(anybody: Client, alice: Cl
     stored = anybody.post("/api/v1/events", _event(alice, event_timestamp=sent))
     assert (stored.status, stored.body["event_timestamp"]) == (201, sent)
     assert alice.get("/api/v1/events").body[0]["event_timestamp"] == read
+
+
+@pytest.mark.parametrize("sent", FORMS)
+def test_an_accepted_event_is_as_the_document_promises(anybody: Client, alice: Client, sent: str) -> None:
+    event = _event(alice, event_timestamp=sent)
+    document = anybody.get("/openapi.json").body
+    content = document["paths"]["/api/v1/events"]["post"]["responses"]["201"]["content"]
+    schema = content["application/json"]["schema"] | {"components": document["components"]}
+    # Here "date-time" is what RFC 3339 takes for one, as it is to every reader of the document.
+    validator = Draft202012Validator(schema, format_checker=Draft202012Validator.FORMAT_CHECKER)
+    for body in (event, [event]):
+        answer = anybody.post("/api/v1/events", body)
+        assert answer.status == 201
+        assert [fault.message for fault in validator.iter_errors(answer.body)] == []
 
 
 def test_what_is_no_moment_is_refused(anybody: Client, alice: Client) -> None:

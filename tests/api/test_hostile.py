@@ -30,7 +30,9 @@ def test_long_lists_of_mixed_items_are_refused_fast(alice: Client) -> None:
     template = {"template_id": "mixed", "kind": "data_extraction", "text": "x", "input_variables": mixed}
     schema = {"type": "object", "properties": {}, "required": mixed}
     assert alice.post("/api/v1/templates", template).status == 400
+    retrieval = {"method": "database_query", "config": {"source": "products", "fields": [*map(str, mixed), 1]}}
     assert alice.post("/api/v1/stages", shop.stage("mixed", data_extraction={"output_schema": schema})).status == 400
+    assert alice.post("/api/v1/stages", shop.stage("mixed", data_retrieval=retrieval)).status == 400
     assert time.monotonic() - started < SECONDS
 
 
@@ -56,6 +58,21 @@ def test_only_the_one_form_of_a_uuid_counts(alice: Client, wrong: str) -> None:
 @pytest.mark.parametrize("limit", ["--5", "-", "5-", "1e2", "0x10"])
 def test_a_limit_is_digits(alice: Client, limit: str) -> None:
     assert alice.get(f"/api/v1/stages?limit={limit}").status == 400
+
+
+def test_a_line_break_does_not_slip_in_behind_the_end_of_a_pattern(alice: Client, master: Client) -> None:
+    call = {"method": "api_call", "config": {"url": "https://api.example/", "headers": {"X-Key\n": "a"}}}
+    secret = {"method": "api_call", "config": {"url": "https://api.example/", "secret_headers": {"X-Key\n": "a"}}}
+    template = {"template_id": "name", "kind": "response_generation", "text": "x"}
+    answers = [
+        alice.post("/api/v1/templates", template | {"template_id": "name\n"}),
+        alice.post("/api/v1/templates", template | {"input_variables": ["cart\n"]}),
+        alice.post("/api/v1/stages", shop.stage("calling", data_retrieval=call)),
+        alice.post("/api/v1/stages", shop.stage("calling", data_retrieval=secret)),
+        alice.post("/api/v1/products", {"name": "x", "sku": "a\n"}),
+        alice.get("/api/v1/stages?cursor=W10%0A"),
+    ]
+    assert [(answer.status, answer.error_code) for answer in answers] == [(400, "INVALID_REQUEST")] * len(answers)
 
 
 def test_next_stages_follow_a_new_name(alice: Client) -> None:

@@ -122,6 +122,13 @@ def test_no_query_gets_anything_but_a_400(query: str, served: Served, alice: Cli
     assert "X-Injected" not in headers
 
 
+def test_no_answer_names_the_software_that_serves(served: Served, alice: Client) -> None:
+    for path in ("/", "/docs/", STAGES, "/nowhere", "/%"):
+        answer = served.exchange(_head(f"GET {path} HTTP/1.1".encode(), f"Authorization: Bearer {alice.key}"))
+        head, _, _ = answer.lower().partition(b"\r\n\r\n")
+        assert [word for word in (b"gunicorn", b"werkzeug", b"python", b"nginx") if word in head] == []
+
+
 def test_nothing_that_is_sent_becomes_a_header_of_the_answer(served: Served, alice: Client) -> None:
     behind = replace(alice, port=served.port)
     shop.furnish(behind, shop.SMALL_TALK)

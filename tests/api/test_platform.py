@@ -39,6 +39,18 @@ def test_the_root_says_welcome(anybody: Client) -> None:
     assert (answer.status, answer.body) == (200, "Welcome to ICMP!")
 
 
+def test_an_answer_without_a_body_claims_no_kind_of_content(anybody: Client, alice: Client) -> None:
+    key = alice.post(f"/api/v1/businesses/{alice.business_id}/api-keys", {}).body["key_id"]
+    empty = [
+        anybody.call("OPTIONS", "/api/v1/stages"),
+        anybody.call("POST", "/api/clear-config"),
+        alice.delete(f"/api/v1/businesses/{alice.business_id}/api-keys/{key}"),
+    ]
+    assert [answer.status for answer in empty] == [200, 204, 204]
+    assert [answer.headers["Content-Type"] for answer in empty if "Content-Type" in answer.headers] == []
+    assert anybody.call("OPTIONS", "/nowhere").headers["Content-Type"] == "application/json"
+
+
 def test_a_running_server_is_ready(anybody: Client) -> None:
     answer = anybody.get("/readyz")
     assert answer.status == 200

@@ -11,6 +11,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from jsonschema import Draft202012Validator
 
 from api import streaming
 from api.settings import Settings
@@ -151,6 +152,23 @@ def test_a_failure_is_the_last_event(thinker: Thinker, client: Client) -> None:
     assert [kind for kind, _ in events] == ["stage", "data", "error"]
     assert events[-1][1]["error_code"] == "LLM_UNAVAILABLE"
     assert events[-1][1]["request_id"]
+
+
+def test_every_event_is_as_the_document_promises(thinker: Thinker, client: Client) -> None:
+    document = client.get("/openapi.json").body
+    content = document["paths"]["/api/v1/messages"]["post"]["responses"]["200"]["content"]
+    promised = {
+        kind["properties"]["event"]["const"]: kind["properties"]["data"]["contentSchema"]
+        for kind in content["text/event-stream"]["schema"]["oneOf"]
+    }
+    events: Events = []
+    for reply in (_pieces("It is", " on its way."), fails(401)):
+        thinker.script(**GOOD | {"response_generation": reply})
+        events += _all(_begin(client, _body() | {"stream": True}))
+    assert {kind for kind, _ in events} == set(promised)
+    for kind, value in events:
+        validator = Draft202012Validator(promised[kind] | {"components": document["components"]})
+        assert [fault.message for fault in validator.iter_errors(value)] == []
 
 
 def test_silence_is_filled(thinker: Thinker, client: Client, monkeypatch: pytest.MonkeyPatch) -> None:

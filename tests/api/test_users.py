@@ -84,6 +84,35 @@ def test_fields_are_checked(alice: Client) -> None:
     assert (again.status, again.error_code) == (409, "CONFLICT")
 
 
+@pytest.mark.parametrize(
+    "address",
+    [
+        "a\x0fb@example.com", "a@v\x87.com", "a\u202eb@example.com", "a b@example.com", "a..b@example.com",
+        ".a@example.com", "a@b@example.com", "a<b>@example.com", "a@-b.com", "a@b_c.com", "a@b..com", "a@b.com.",
+        "a@xn--a", "a@😀.com", "@example.com", "a@", "a" * 65 + "@example.com", "a@" + "b" * 64, "a@example.com\n",
+    ],
+)  # fmt: skip
+def test_an_address_that_is_none_is_refused_wherever_it_is_taken(address: str, alice: Client, master: Client) -> None:
+    owner = {"email": address, "password": PASSWORD}
+    for refused in (
+        alice.post(LIST, {"email": address}),
+        alice.patch(f"{LIST}/{_user(alice)['user_id']}", {"login_email": address}),
+        master.post("/api/v1/businesses", {"owner_id": str(uuid.uuid4()), "business_name": "x", "owner": owner}),
+    ):
+        assert (refused.status, refused.error_code) == (400, "INVALID_REQUEST")
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "a@b", "o'neill+tag@sub.example.com", "Zoë@EXÄMPLE.com", "用户@例子.广告", "דוא.ל@דוגמה.com",
+        "a@xn--bcher-kva.ch",
+    ],
+)  # fmt: skip
+def test_an_address_may_be_in_any_script(address: str, alice: Client) -> None:
+    assert _user(alice, email=address)["email"] == address
+
+
 def test_a_customer_who_wrote_is_a_user_whose_name_reaches_the_prompt(
     settings: Settings, serve: Callable[[Flask], int]
 ) -> None:

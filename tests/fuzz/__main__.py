@@ -38,12 +38,13 @@ def main() -> int:
                 fuzz = Fuzz(document, server.port, seed, chosen.examples, chosen.only, keep_going=True)
                 fuzz.run(with_edges=seed == chosen.seed)
                 statuses += fuzz.statuses
-                faults |= fuzz.faults
                 reached |= fuzz.reached
+                for kind in fuzz.faults.keys() - faults.keys():
+                    # At once: a run that is stopped has told what it found.
+                    print(fuzz.faults[kind], end="\n\n", flush=True)
+                faults |= fuzz.faults
                 print(f"seed {seed}: {statuses.total()} cases, {len(faults)} kinds of faults", file=sys.stderr)
                 seed += 1
-    for told in faults.values():
-        print(told, end="\n\n")
     seconds = time.monotonic() - started
     print(
         f"{statuses.total()} cases in {seconds:.0f} s, seeds {chosen.seed}–{seed - 1}, {chosen.examples} examples each"
