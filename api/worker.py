@@ -47,6 +47,8 @@ class Worker(ThreadWorker):
     def init_process(self) -> None:
         self._arriving: dict[Any, Arrival] = {}
         self._gathered = 0
+        # Asked for dozens of times a request, each time through two calls; in a worker they change no more.
+        vars(self.cfg).update({name: setting.get() for name, setting in self.cfg.settings.items()})
         super().init_process()
 
     def enqueue_req(self, conn: Any) -> None:
