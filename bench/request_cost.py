@@ -1,6 +1,6 @@
 """Command line: what one plain request costs the app, in CPU of its processes, beside another copy of the project.
 
-    python -m bench.request_cost [--before FOLDER] [--rounds 20] [--requests 200]
+python -m bench.request_cost [--before FOLDER] [--rounds 20] [--requests 200]
 """
 
 from __future__ import annotations
