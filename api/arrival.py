@@ -68,11 +68,11 @@ class Arrival:
     def _read_head(self, end: int) -> None:
         self._body = self._chunk = end + 2
         head = bytes(self.data[:end])
-        if _CHUNKED.search(head) and not _LENGTH.search(head):
+        lengths, is_chunked = _LENGTH.findall(head), _CHUNKED.search(head) is not None
+        if is_chunked and not lengths:
             return
         # Without a length there is no body. Lengths that are no number, or two of them, are refused by the reader.
-        lengths = _LENGTH.findall(head)
-        self._end = self._body + (int(lengths[0]) if len(lengths) == 1 and not _CHUNKED.search(head) else 0)
+        self._end = self._body + (int(lengths[0]) if len(lengths) == 1 and not is_chunked else 0)
 
     def _is_last_chunk_here(self) -> bool:
         while True:

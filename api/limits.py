@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import cast
 
 from flask import Flask, Response, current_app, g
-from flask_limiter import Limiter, RateLimitExceeded
+from flask_limiter import Limit, Limiter, RateLimitExceeded
 
 from api import bucket_stores, metrics, proxies
 from api.settings import Settings
@@ -34,22 +34,20 @@ def register(app: Flask, settings: Settings, buckets: Buckets) -> None:
     options = cast(dict[str, str | int], {"buckets": buckets})
     limiter = Limiter(
         proxies.client_network,
-        app=app,
         storage_uri=bucket_stores.URI,
         storage_options=options,
         strategy=bucket_stores.STRATEGY,
     )
+    # Listed already, it hangs no hooks of its own on every request: they look for limits of views, and ours have none.
+    app.extensions["limiter"] = {limiter}
+    limiter.init_app(app)
     rules: dict[str, tuple[str, Callable[[], str]]] = {
         bucket_stores.MESSAGES: (f"{settings.rate_limit_messages_per_minute} per 1 minute", _key),
         "login": (_login_rule(settings), proxies.client_network),
         "events": (EVENTS, proxies.client_network),
         "default": (DEFAULT, _key),
     }
-    app.extensions["limits"] = {
-        # Each needs a function of its own: Flask-Limiter tells limits apart by what they stand around.
-        name: limiter.shared_limit(rule, scope=name, key_func=key)(_passing(name))
-        for name, (rule, key) in rules.items()
-    }
+    app.extensions["limits"] = {name: _taking(limiter, name, rule, key) for name, (rule, key) in rules.items()}
     app.extensions["limits outage"] = _Outage()
     app.after_request(_add_headers)
 
@@ -70,12 +68,16 @@ def spend(name: str) -> None:
             raise
 
 
-def _passing(name: str) -> Callable[[], None]:
-    def passed() -> None:
-        """Runs when the bucket had a token."""
+def _taking(limiter: Limiter, name: str, rule: str, key: Callable[[], str]) -> Callable[[], None]:
+    """What takes a token from the current caller's bucket of that name. Around a function, Flask-Limiter would look for
+    its limits and read their rules anew in each request, which costs more than the token."""
+    [limit] = Limit(rule, key_function=key, scope=name, shared=True)
 
-    passed.__name__ = passed.__qualname__ = f"passed_{name}"
-    return passed
+    def take() -> None:
+        if not limiter.limiter.hit(limit.limit, limit.key_func(), name):
+            raise RateLimitExceeded(limit)
+
+    return take
 
 
 class _Outage:

@@ -51,18 +51,33 @@ class Worker(ThreadWorker):
     def init_process(self) -> None:
         self._arriving: dict[Any, Arrival] = {}
         self._gathered = 0
+        # Asked for dozens of times a request, each time through two calls; in a worker they change no more.
+        vars(self.cfg).update({name: setting.get() for name, setting in self.cfg.settings.items()})
         super().init_process()
 
     def enqueue_req(self, conn: Any) -> None:
-        """Called on the main thread for a connection that has, or will have, a request: wait for all of it."""
+        """Called on the main thread for a connection that has, or will have, a request. Nearly always all of it is
+        here by now; else it is waited for."""
         if self.cfg.is_ssl:
             super().enqueue_req(conn)
             return
-        conn.init()
-        conn.sock.setblocking(False)
-        arrival = self._arriving[conn] = Arrival(time.monotonic() + self.whole_seconds)
-        self.poller.register(conn.sock, selectors.EVENT_READ, partial(self._on_readable, conn))
-        self._add(conn, arrival, conn.parser.unreader.take_buffered())
+        if not conn.initialized:
+            _prepare(conn)
+        arrival = Arrival(time.monotonic() + self.whole_seconds)
+        try:
+            data = conn.parser.unreader.take_buffered() or conn.sock.recv(_READ_BYTES)
+        except BlockingIOError:
+            self._wait(conn, arrival)
+            return
+        except OSError:
+            data = b""
+        arrival.data += data
+        if not data:
+            self._close(conn)
+        elif arrival.state() is State.WHOLE:
+            self._hand_over(conn, arrival)
+        else:
+            self._wait(conn, arrival)
 
     def murder_pending(self) -> None:
         """Called at least once a second: those who took too long are told so."""
@@ -90,6 +105,13 @@ class Worker(ThreadWorker):
         with contextlib.suppress(OSError):
             client.sendall(_answer(row))
 
+    def _wait(self, conn: Any, arrival: Arrival) -> None:
+        conn.sock.setblocking(False)
+        self._arriving[conn] = arrival
+        self._gathered += len(arrival.data)
+        self.poller.register(conn.sock, selectors.EVENT_READ, partial(self._on_readable, conn))
+        self._judge(conn, arrival)
+
     def _on_readable(self, conn: Any, _sock: Any) -> None:
         arrival = self._arriving[conn]
         try:
@@ -99,35 +121,33 @@ class Worker(ThreadWorker):
         except OSError:
             self._drop(conn)
             return
-        if data:
-            self._add(conn, arrival, data)
-        elif arrival.data and not arrival.is_refused:
-            self._hand_over(conn)  # it sends no more, but may wait for an answer to what it sent
-        else:
+        if not data and arrival.data:
+            self._forget(conn)
+            self._hand_over(conn, arrival)  # it sends no more, but may wait for an answer to what it sent
+        elif not data:
             self._drop(conn)
+        elif not arrival.is_refused:
+            arrival.data += data
+            self._gathered += len(data)
+            self._judge(conn, arrival)
 
-    def _add(self, conn: Any, arrival: Arrival, data: bytes) -> None:
-        if arrival.is_refused:
-            return
-        arrival.data += data
-        self._gathered += len(data)
+    def _judge(self, conn: Any, arrival: Arrival) -> None:
         state = arrival.state()
         if state is State.WHOLE:
-            self._hand_over(conn)
+            self._forget(conn)
+            self._hand_over(conn, arrival)
         elif state in _REFUSALS:
             self._refuse(conn, arrival, _REFUSALS[state])
         elif self._gathered > GATHERED_BYTES:
             self._refuse(conn, arrival, _CROWDED)
-        elif arrival.takes_up_expectation():
-            with contextlib.suppress(OSError):
-                conn.sock.send(b"HTTP/1.1 100 Continue\r\n\r\n")
+        else:
+            self._gathered -= len(arrival.data)
+            if arrival.takes_up_expectation():
+                with contextlib.suppress(OSError):
+                    conn.sock.send(b"HTTP/1.1 100 Continue\r\n\r\n")
+            self._gathered += len(arrival.data)
 
-    def _hand_over(self, conn: Any) -> None:
-        arrival = self._forget(conn)
-        conn.sock.setblocking(True)
-        # A second net: nothing that a thread still reads or writes may take for ever.
-        for option, seconds in ((socket.SO_RCVTIMEO, WHOLE_SECONDS), (socket.SO_SNDTIMEO, SEND_SECONDS)):
-            conn.sock.setsockopt(socket.SOL_SOCKET, option, struct.pack("ll", seconds, 0))
+    def _hand_over(self, conn: Any, arrival: Arrival) -> None:
         conn.parser.unreader.unread(bytes(arrival.data))
         super().enqueue_req(conn)
 
@@ -142,14 +162,24 @@ class Worker(ThreadWorker):
 
     def _drop(self, conn: Any) -> None:
         self._forget(conn)
+        self._close(conn)
+
+    def _forget(self, conn: Any) -> None:
+        self.poller.unregister(conn.sock)
+        self._gathered -= len(self._arriving.pop(conn).data)
+
+    def _close(self, conn: Any) -> None:
         self.nr_conns -= 1
         conn.close()
 
-    def _forget(self, conn: Any) -> Arrival:
-        self.poller.unregister(conn.sock)
-        arrival = self._arriving.pop(conn)
-        self._gathered -= len(arrival.data)
-        return arrival
+
+def _prepare(conn: Any) -> None:
+    """Make a new connection one that the main loop can read."""
+    conn.init()
+    conn.sock.setblocking(False)
+    # A second net: nothing that a thread still reads or writes may take for ever.
+    for option, seconds in ((socket.SO_RCVTIMEO, WHOLE_SECONDS), (socket.SO_SNDTIMEO, SEND_SECONDS)):
+        conn.sock.setsockopt(socket.SOL_SOCKET, option, struct.pack("ll", seconds, 0))
 
 
 def _answer(row: errors.Row) -> bytes:

@@ -9,6 +9,7 @@ import sys
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
+from pathlib import Path
 
 from bench import ground, importer, own_app, peers, scenario
 from bench.system import THREADS, WORKERS, System
@@ -25,9 +26,10 @@ def icmp(base: ground.Ground) -> Iterator[System]:
 
 @contextlib.contextmanager
 def served(
-    base: ground.Ground, database_url: str, further: Mapping[str, str]
+    base: ground.Ground, database_url: str, further: Mapping[str, str], folder: Path = ground.PROJECT
 ) -> Iterator[tuple[own_app.Served, importer.Api]]:
-    """This project on a database, with these `further` variables, and its master."""
+    """This project, or the copy of it in another `folder`, on a database, with these `further` variables, and its
+    master."""
     port, master_key = own_app.free_port(), secrets.token_urlsafe(32)
     environment = {
         "PORT": str(port),
@@ -46,7 +48,7 @@ def served(
         **further,
     }
     command = [sys.executable, "app.py", "serve"]
-    with own_app.served(command, port, environment, base.folder / f"icmp-{port}.log", folder=ground.PROJECT) as app:
+    with own_app.served(command, port, environment, base.folder / f"icmp-{port}.log", folder=folder) as app:
         yield app, importer.Api(app.url, master_key)
 
 
