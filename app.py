@@ -21,7 +21,6 @@ from api import (
     commands,
     contract,
     keeper,
-    launch,
     limits,
     log_shipping,
     log_targets,
@@ -37,7 +36,7 @@ from api.serving import GRACE_SECONDS
 from api.setting_reader import BadSetting
 from api.settings import Settings, from_environment
 from db import keys
-from nlp import egress, llm, offline, side_by_side
+from nlp import egress, llm, side_by_side
 
 log = logging.getLogger(__name__)
 
@@ -78,10 +77,16 @@ def _settings() -> Settings:
 
 
 def _model(settings: Settings) -> llm.Model:
+    transport = None
+    if settings.is_offline:
+        # Servers with a real model never need it, and each of their processes would hold it in memory.
+        from nlp import offline
+
+        transport = offline.transport()
     return llm.Model(
         settings.openai_api_key,
         settings.openai_base_url,
-        http_transport=offline.transport() if settings.is_offline else None,
+        http_transport=transport,
         call_timeout_s=settings.model_call_timeout_s,
         connections=settings.web_threads * 2,
         on_breaker=_breaker_watch(),
@@ -125,4 +130,7 @@ def _secrets(settings: Settings) -> list[str]:
 
 
 if __name__ == "__main__":
+    # What starts a server is of no use to the server, which imports this file too.
+    from api import launch
+
     raise SystemExit(launch.main(sys.argv[1:], os.environ))

@@ -17,7 +17,6 @@ from api import (
     businesses,
     config,
     config_document,
-    config_file,
     contract,
     error_page,
     openapi,
@@ -99,6 +98,9 @@ def write_errors(file: TextIO) -> None:
 @with_appcontext
 def export_config(business_id: uuid.UUID, file: TextIO) -> None:
     """Write a business's set-up to FILE, as YAML."""
+    # YAML is for commands only, and every process of a server has this file in memory.
+    from api import config_file
+
     with _told(), parts().database.transaction(str(business_id)) as conn:
         document = config.exported(conn, str(business_id))
     file.write(config_file.written(contract.shown(document)))
@@ -111,6 +113,9 @@ def export_config(business_id: uuid.UUID, file: TextIO) -> None:
 @with_appcontext
 def import_config(business_id: uuid.UUID, file: BinaryIO, dry_run: bool) -> None:
     """Make a business's set-up what FILE (YAML or JSON) says; what is not in it is deleted."""
+    # As above.
+    from api import config_file
+
     with _told():
         document = contract.checked_body("config", config_file.parsed(file.read(bodies.MAX_BYTES + 1)))
         with parts().database.transaction(str(business_id)) as conn:
