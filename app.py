@@ -44,7 +44,12 @@ log = logging.getLogger(__name__)
 
 def create_app(settings: Settings | None = None) -> Flask:
     """The WSGI application. Connects to nothing: the first request does, in its own process."""
-    chosen = settings or _settings()
+    try:
+        chosen = settings or _settings()
+    except BadSetting as problem:
+        if commands.are_wanted():
+            return commands.unable(str(problem))
+        raise SystemExit(f"ICMP cannot start: {problem}") from None
     logs.configure(chosen.log_level, _shipper(chosen), _secrets(chosen))
     metrics.describe(openapi.VERSION, chosen.openai_model)
     app = Flask(__name__, static_folder=None)
@@ -71,10 +76,8 @@ def create_app(settings: Settings | None = None) -> Flask:
 
 def _settings() -> Settings:
     load_dotenv(Path(__file__).with_name(".env"))
-    try:
-        return from_environment(os.environ)
-    except BadSetting as problem:
-        raise SystemExit(f"ICMP cannot start: {problem}") from None
+    # A server must be told its database. A command of an operator means the one that runs here.
+    return from_environment(launch.with_local_database(os.environ) if commands.are_wanted() else os.environ)
 
 
 def _model(settings: Settings) -> llm.Model:
