@@ -97,5 +97,5 @@ def _written(events: queue.SimpleQueue[Event]) -> Iterator[str]:
         except queue.Empty:
             yield ": still at work\n\n"
             continue
-        shown = errors.told(value) if isinstance(value, Exception) else value
+        shown = errors.told_late(value) if isinstance(value, Exception) else value
         yield f"event: {kind}\ndata: {json_text(shown)}\n"
