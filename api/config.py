@@ -63,7 +63,18 @@ def exported(conn: db.Connection, business_id: str) -> dict[str, Any]:
     for section, rows in stored.surplus.items():
         for name, _ in rows:
             raise db.Conflict(f"{section}: two have {name[:100]!r} as sku or, without one, as name; give each a sku")
-    return config_document.shortened(stored.setup)
+    return config_document.shortened(_without_ghosts(stored.setup))
+
+
+def _without_ghosts(setup: Setup) -> Setup:
+    """Names in next_stages that stand for no stage allow nothing, and a document may not have them."""
+    known = setup.items["stages"]
+    stages_left = {}
+    for name, stage in known.items():
+        selection, following = stage["stage_selection"], stage["stage_selection"]["next_stages"]
+        kept = None if following is None else [each for each in following if each in known]
+        stages_left[name] = stage | {"stage_selection": selection | {"next_stages": kept}}
+    return Setup(setup.business, setup.items | {"stages": stages_left})
 
 
 def replace(conn: db.Connection, business_id: str, document: dict[str, Any], *, dry_run: bool) -> dict[str, Any]:

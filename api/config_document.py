@@ -242,6 +242,12 @@ def _check_stages(setup: Setup, find_global: Callable[[str], Template | None]) -
             raise InvalidRequest(
                 f"stages[{index}].agent_name: {agent_name!r} is not among the agents", "Name one of them, or null"
             )
+        unknown = [name for name in stage["stage_selection"]["next_stages"] or () if name not in setup.items["stages"]]
+        if unknown:
+            raise InvalidRequest(
+                f"stages[{index}].stage_selection.next_stages: {unknown[0][:100]!r} is not among the stages",
+                "Name stages of the document, [] for none, or null for any",
+            )
         for name in stage_forms.SECTIONS:
             with _at(f"stages[{index}]", name):
                 _check_section(name, stage[name], own, find_global)
