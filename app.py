@@ -43,7 +43,12 @@ log = logging.getLogger(__name__)
 
 def create_app(settings: Settings | None = None) -> Flask:
     """The WSGI application. Connects to nothing: the first request does, in its own process."""
-    chosen = settings or _settings()
+    try:
+        chosen = settings or _settings()
+    except BadSetting as problem:
+        if commands.are_wanted():
+            return commands.unable(str(problem))
+        raise SystemExit(f"ICMP cannot start: {problem}") from None
     logs.configure(chosen.log_level, _shipper(chosen), _secrets(chosen))
     metrics.describe(openapi.VERSION, chosen.openai_model)
     app = Flask(__name__, static_folder=None)
@@ -70,10 +75,13 @@ def create_app(settings: Settings | None = None) -> Flask:
 
 def _settings() -> Settings:
     load_dotenv(Path(__file__).with_name(".env"))
-    try:
+    if not commands.are_wanted():
         return from_environment(os.environ)
-    except BadSetting as problem:
-        raise SystemExit(f"ICMP cannot start: {problem}") from None
+    # What starts a server is of no use to the server, which imports this file too.
+    from api import launch
+
+    # A server must be told its database. A command of an operator means the one that runs here.
+    return from_environment(launch.with_local_database(os.environ))
 
 
 def _model(settings: Settings) -> llm.Model:

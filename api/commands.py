@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, BinaryIO, TextIO
 
 import click
 from flask import Flask, current_app
-from flask.cli import with_appcontext
+from flask.cli import FlaskGroup, with_appcontext
 
 import db
 from api import (
@@ -42,8 +43,34 @@ def register(app: Flask) -> None:
     app.cli.add_command(purge_old)
 
 
+def are_wanted() -> bool:
+    """Whether `flask` is looking for one of these commands; those of its own, `run` among them, it finds by itself."""
+    context = click.get_current_context(silent=True)
+    return context is not None and isinstance(context.command, FlaskGroup)
+
+
+def unable(problem: str) -> Flask:
+    """The commands without the app, which wants a setting: all can tell about themselves, and most do no more."""
+    app = Flask("icmp", static_folder=None)
+    app.extensions["icmp is unable"] = problem
+    register(app)
+    return app
+
+
+def _in_app(command: Callable[..., None]) -> Callable[..., None]:
+    @with_appcontext
+    @functools.wraps(command)
+    def checked(**arguments: Any) -> None:
+        problem = current_app.extensions.get("icmp is unable")
+        if problem is not None:
+            raise click.ClickException(f"ICMP cannot start: {problem}")
+        command(**arguments)
+
+    return checked
+
+
 @click.command("migrate")
-@with_appcontext
+@_in_app
 def migrate_database() -> None:
     """Bring the database up to date; safe to run from many places at once."""
     try:
@@ -58,7 +85,7 @@ def migrate_database() -> None:
 @click.command("create-business")
 @click.argument("business_name")
 @click.option("--owner-id", help="UUID of the owner; a new one when left out.")
-@with_appcontext
+@_in_app
 def create_business(business_name: str, owner_id: str | None) -> None:
     """Onboard a business and print its id and first key."""
     body = {"business_name": business_name, "owner_id": owner_id or str(uuid.uuid4())}
@@ -71,7 +98,7 @@ def create_business(business_name: str, owner_id: str | None) -> None:
 
 @click.command("openapi")
 @click.argument("file", type=click.File("w", encoding="utf-8"), default="-")
-@with_appcontext
+@_in_app
 def write_openapi(file: TextIO) -> None:
     """Write the OpenAPI document to FILE: docs/openapi.json is made so."""
     file.write(openapi.text(current_app))
@@ -79,7 +106,7 @@ def write_openapi(file: TextIO) -> None:
 
 @click.command("postman")
 @click.argument("file", type=click.File("w", encoding="utf-8"), default="-")
-@with_appcontext
+@_in_app
 def write_postman(file: TextIO) -> None:
     """Write the Postman collection to FILE: docs/icmp.postman_collection.json is made so."""
     file.write(postman.text(openapi.document(current_app)))
@@ -95,7 +122,7 @@ def write_errors(file: TextIO) -> None:
 @click.command("export-config")
 @click.argument("business_id", type=click.UUID)
 @click.argument("file", type=click.File("w", encoding="utf-8"), default="-")
-@with_appcontext
+@_in_app
 def export_config(business_id: uuid.UUID, file: TextIO) -> None:
     """Write a business's set-up to FILE, as YAML."""
     # YAML is for commands only, and every process of a server has this file in memory.
@@ -110,7 +137,7 @@ def export_config(business_id: uuid.UUID, file: TextIO) -> None:
 @click.argument("business_id", type=click.UUID)
 @click.argument("file", type=click.File("rb"))
 @click.option("--dry-run", is_flag=True, help="Tell what would change, and change nothing.")
-@with_appcontext
+@_in_app
 def import_config(business_id: uuid.UUID, file: BinaryIO, dry_run: bool) -> None:
     """Make a business's set-up what FILE (YAML or JSON) says; what is not in it is deleted."""
     # As above.
@@ -129,7 +156,7 @@ def import_config(business_id: uuid.UUID, file: BinaryIO, dry_run: bool) -> None
 
 @click.command("rotate-keys")
 @click.option("--new-data-keys", is_flag=True, help="Make a new data key for each business as well.")
-@with_appcontext
+@_in_app
 def rotate_keys(new_data_keys: bool) -> None:
     """Put every stored key under the active wrapping key; safe while the app serves, and from many places at once."""
     run = rotation.Rotation(parts().database, parts().key_store.keyring)
@@ -157,7 +184,7 @@ _DAYS = click.IntRange(1, 36_500)
 @click.option("--events-older-than", type=_DAYS, metavar="DAYS", help="Events received so long ago.")
 @click.option("--ended-sessions", is_flag=True, help="Sessions of browsers and people that are over.")
 @click.option("--rows", type=click.IntRange(1, 100_000), default=1000, show_default=True, help="In one transaction.")
-@with_appcontext
+@_in_app
 def purge_old(messages_older_than: int | None, events_older_than: int | None, ended_sessions: bool, rows: int) -> None:
     """Delete what is older than it should be kept, of all businesses: conversations with their messages and ledgers,
     events, sessions. Nothing is deleted that no option names. May run beside traffic and be stopped at any time."""

@@ -12,11 +12,10 @@ from flask import Blueprint
 
 import auth
 import db
-from api import catalogue, config_document, contract, stage_forms, trail
+from api import catalogue, config_document, contract, stage_forms, stage_secrets, trail
 from api.config_document import Item, Setup
-from api.errors import InvalidRequest
 from api.parts import cipher, tenant
-from db import agents, businesses, config, lookups, products, services, stages, templates
+from db import agents, businesses, config, products, services, stages, templates
 from db.paging import Page
 from nlp import templates as texts
 
@@ -63,7 +62,18 @@ def exported(conn: db.Connection, business_id: str) -> dict[str, Any]:
     for section, rows in stored.surplus.items():
         for name, _ in rows:
             raise db.Conflict(f"{section}: two have {name[:100]!r} as sku or, without one, as name; give each a sku")
-    return config_document.shortened(stored.setup)
+    return config_document.shortened(_without_ghosts(stored.setup))
+
+
+def _without_ghosts(setup: Setup) -> Setup:
+    """Names in next_stages that stand for no stage allow nothing, and a document may not have them."""
+    known = setup.items["stages"]
+    stages_left = {}
+    for name, stage in known.items():
+        selection, following = stage["stage_selection"], stage["stage_selection"]["next_stages"]
+        kept = None if following is None else [each for each in following if each in known]
+        stages_left[name] = stage | {"stage_selection": selection | {"next_stages": kept}}
+    return Setup(setup.business, setup.items | {"stages": stages_left})
 
 
 def replace(conn: db.Connection, business_id: str, document: dict[str, Any], *, dry_run: bool) -> dict[str, Any]:
@@ -90,7 +100,7 @@ def read(conn: db.Connection, business_id: str) -> Stored:
     """Everything that the document holds; raises NotFound."""
     business = businesses.get(conn, business_id, with_lists=False)
     # Stages first: an agent that is missing afterwards was deleted since, and the stage goes on without one.
-    stage_rows = stages.list_every(conn, business_id)
+    stage_rows = stage_secrets.shown(conn, business_id, stages.list_every(conn, business_id))
     agent_rows = agents.list_every(conn, business_id)
     own = {
         name: template
@@ -101,7 +111,7 @@ def read(conn: db.Connection, business_id: str) -> Stored:
     rows: dict[str, list[tuple[str, Item]]] = {
         "agents": [(agent.agent_id, vars(agent)) for agent in agent_rows],
         "templates": [(name, vars(row)) for name, row in own.items() if not config_document.is_stages_own(name)],
-        "stages": [(stage.stage_id, _stage_item(conn, business_id, stage, agent_names, own)) for stage in stage_rows],
+        "stages": [(stage.stage_id, _stage_item(stage, agent_names, own)) for stage in stage_rows],
     }
     for section, shelf in _SHELVES.items():
         offers = reversed(shelf.list_page(conn, business_id, {}, _EVERYTHING))
@@ -126,11 +136,7 @@ def _stored(business: Item, rows: dict[str, list[tuple[str, Item]]], own: dict[s
 
 
 def _stage_item(
-    conn: db.Connection,
-    business_id: str,
-    stage: stages.Stage,
-    agent_names: Mapping[str | None, str],
-    own: Mapping[str, templates.Template],
+    stage: stages.Stage, agent_names: Mapping[str | None, str], own: Mapping[str, templates.Template]
 ) -> Item:
     item = vars(stage) | {"agent_name": agent_names.get(stage.agent_id)}
     for kind in stage_forms.KINDS:
@@ -138,10 +144,6 @@ def _stage_item(
         if config_document.is_stages_own(prompt["template_id"]) and prompt["template_id"] in own:
             rest = {name: value for name, value in prompt.items() if name != "template_id"}
             item[kind] = item[kind] | {"prompt": {"text": own[prompt["template_id"]].text, **rest}}
-    if stage.data_retrieval["method"] == "api_call":
-        _, secrets = lookups.find_api_call(conn, business_id, cipher(conn, business_id), stage.stage_id)
-        names = {"secret_headers": dict.fromkeys(secrets)} if secrets else {}
-        item["data_retrieval"] = stage.data_retrieval | {"config": stage.data_retrieval["config"] | names}
     return item
 
 
@@ -157,30 +159,16 @@ class _Change:
 
     def secrets(self) -> dict[str, dict[str, str]]:
         """Each stage's secret headers: as given, or as stored where the document says null."""
-        outcome = {}
-        for index, (name, stage) in enumerate(self.wanted.items["stages"].items()):
-            section = stage["data_retrieval"]
-            given = section["config"].get("secret_headers", {})
-            kept = self._kept_secrets(name, section) if None in given.values() else {}
-            for header, value in given.items():
-                if value is None and header not in kept:
-                    raise InvalidRequest(
-                        f"stages[{index}].data_retrieval.config.secret_headers.{header}: null keeps a value, "
-                        "but none is stored for this stage and server",
-                        "Send the value",
-                    )
-            outcome[name] = {header: kept[header] if value is None else value for header, value in given.items()}
-        return outcome
-
-    def _kept_secrets(self, name: str, section: Item) -> Mapping[str, str]:
-        """Secrets are for the address they were given for, path included: a server may echo what it is sent
-        elsewhere. Whoever changes the address has to know them."""
-        stage_id = self.stored.ids["stages"].get(name)
-        if stage_id is None:
-            return {}
-        business_cipher = cipher(self.conn, self.business_id)
-        url, secrets = lookups.find_api_call(self.conn, self.business_id, business_cipher, stage_id)
-        return secrets if url == section["config"]["url"] else {}
+        return {
+            name: stage_secrets.wanted(
+                self.conn,
+                self.business_id,
+                self.stored.ids["stages"].get(name),
+                stage["data_retrieval"]["config"],
+                f"stages[{index}].",
+            )
+            for index, (name, stage) in enumerate(self.wanted.items["stages"].items())
+        }
 
     def apply(self, secrets: dict[str, dict[str, str]]) -> None:
         """Write what differs; raises Conflict, and NotFound when a row is gone meanwhile."""

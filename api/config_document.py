@@ -212,8 +212,6 @@ def _check_stage(item: Item) -> None:
                     texts.names_used(prompt["text"])
             rest = {key: value for key, value in prompt.items() if key != "text"}
             sections[kind]["prompt"] = {"template_id": _PLACEHOLDER, **rest}
-    if "data_retrieval" in sections:
-        sections["data_retrieval"] = _with_secrets(sections["data_retrieval"])
     plain = {key: value for key, value in item.items() if key != "agent_name" and key not in sections}
     contract.checked_body("stage_create", plain | sections)
 
@@ -242,6 +240,12 @@ def _check_stages(setup: Setup, find_global: Callable[[str], Template | None]) -
             raise InvalidRequest(
                 f"stages[{index}].agent_name: {agent_name!r} is not among the agents", "Name one of them, or null"
             )
+        unknown = [name for name in stage["stage_selection"]["next_stages"] or () if name not in setup.items["stages"]]
+        if unknown:
+            raise InvalidRequest(
+                f"stages[{index}].stage_selection.next_stages: {unknown[0][:100]!r} is not among the stages",
+                "Name stages of the document, [] for none, or null for any",
+            )
         for name in stage_forms.SECTIONS:
             with _at(f"stages[{index}]", name):
                 _check_section(name, stage[name], own, find_global)
@@ -251,7 +255,7 @@ def _check_section(
     name: str, section: Item, own: Mapping[str, Template], find_global: Callable[[str], Template | None]
 ) -> None:
     if name == "data_retrieval":
-        stage_forms.check({name: _with_secrets(section)}, {})
+        stage_forms.check({name: section}, {})
         return
     prompt = section["prompt"]
     if "text" in prompt:
@@ -260,16 +264,6 @@ def _check_section(
     else:
         template = own.get(prompt["template_id"]) or find_global(prompt["template_id"])
     stage_forms.check({name: section | {"prompt": prompt}}, {template.template_id: template} if template else {})
-
-
-def _with_secrets(section: Item) -> Item:
-    """A secret that stays what it is stands as null in the document and is text wherever it counts."""
-    config = section.get("config")
-    secrets = config.get("secret_headers") if isinstance(config, dict) else None
-    if not isinstance(config, dict) or not isinstance(secrets, dict):
-        return section
-    known = {name: "" if value is None else value for name, value in secrets.items()}
-    return section | {"config": config | {"secret_headers": known}}
 
 
 def _template(item: Item) -> Template:

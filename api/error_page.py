@@ -30,6 +30,9 @@ _WHAT_TO_DO = """
 | 500 | Repeat once, with the same `Idempotency-Key`; then tell the platform the `request_id`. |
 | 503, 504 | Wait for the seconds in `Retry-After` and repeat, with the same `Idempotency-Key`. |
 
+In a stream an `error` event comes after the headers: its `remediation` names the seconds, for 409 it is one. A request
+whose `Idempotency-Key` is still at work waits ten seconds for the answer before it gets `TURN_IN_PROGRESS`.
+
 A request that got no answer at all (a cut connection) is repeated like a 503. `POST /api/v1/messages` may be repeated
 safely with its `Idempotency-Key` only.
 """

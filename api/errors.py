@@ -209,6 +209,12 @@ def told(error: Exception) -> dict[str, Any]:
     return body(row, error)
 
 
+def told_late(error: Exception) -> dict[str, Any]:
+    """The body for an exception that comes when the headers are gone: the words say how long to wait."""
+    shown, seconds = told(error), _retry_after(error)
+    return shown | {"remediation": shown["remediation"].replace("Retry-After", seconds or "a few")}
+
+
 def answer(error: Exception) -> Response:
     """The response for any exception."""
     row = row_of(error)
@@ -216,12 +222,17 @@ def answer(error: Exception) -> Response:
     response = Response(text, status=row.status, mimetype="application/json")
     if row.status == 401:
         response.headers["WWW-Authenticate"] = "Bearer"
-    asked = getattr(error, "retry_after_s", None)
-    if asked is not None or row.status in RETRY_AFTER:
-        response.headers["Retry-After"] = RETRY_AFTER[row.status] if asked is None else str(max(1, round(asked)))
+    seconds = _retry_after(error)
+    if seconds is not None:
+        response.headers["Retry-After"] = seconds
     if isinstance(error, HTTPException) and row.status == 405:
         response.headers.extend(_allowed(error))
     return response
+
+
+def _retry_after(error: Exception) -> str | None:
+    asked = getattr(error, "retry_after_s", None)
+    return RETRY_AFTER.get(row_of(error).status) if asked is None else str(max(1, round(asked)))
 
 
 def _allowed(error: HTTPException) -> dict[str, str]:

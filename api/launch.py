@@ -50,6 +50,13 @@ def main(arguments: list[str], environment: Mapping[str, str], home: Path = PROJ
     return 1
 
 
+def with_local_database(environment: Mapping[str, str], home: Path = PROJECT) -> dict[str, str]:
+    """For the command line: where no database is named, the one that `make run` has running on DATA_DIR."""
+    data_dir = home / (environment.get("DATA_DIR", "").strip() or ".data")
+    url = None if _names_database(environment) else embedded.address(data_dir / "postgres")
+    return dict(environment) if url is None else _pointed_at(url, environment)
+
+
 def _serve(environment: Mapping[str, str], *, migrating: bool) -> None:
     chosen = settings.from_environment(environment)
     _check_port(chosen)
@@ -69,9 +76,10 @@ class _LocalRun:
         # Signals only set flags, so that no step is left half done; a second one cuts the waiting short.
         self._stop, self._hurry = threading.Event(), threading.Event()
         self._environment = env_file.completed(environment, home / ".env")
-        self._is_embedded = not any(self._environment.get(name, "").strip() for name in DATABASE_VARIABLES)
+        self._is_embedded = not _names_database(self._environment)
         if self._is_embedded:
-            self._point_at("postgresql:///")  # the other settings are checked before a database starts
+            # The other settings are checked before a database starts.
+            self._environment = _pointed_at("postgresql:///", self._environment)
         self._settings = settings.from_environment(self._environment)
         self._data_dir = (home / self._settings.data_dir).resolve()
         self._log = self._data_dir / "icmp.log"
@@ -95,9 +103,6 @@ class _LocalRun:
     def _on_signal(self, _number: int, _frame: object) -> None:
         (self._hurry if self._stop.is_set() else self._stop).set()
 
-    def _point_at(self, url: str) -> None:
-        self._environment |= {"DATABASE_URL": url, "MIGRATION_DATABASE_URL": url}
-
     def _take_data_dir(self, stack: ExitStack) -> None:
         try:
             self._data_dir.mkdir(parents=True, exist_ok=True)
@@ -111,7 +116,7 @@ class _LocalRun:
         wanted = self._settings.web_concurrency * self._settings.db_pool_size + 50
         folder = self._data_dir / "postgres"
         url = stack.enter_context(embedded.running(folder, max_connections=max(100, wanted)))
-        self._point_at(url)
+        self._environment = _pointed_at(url, self._environment)
         self._settings = replace(self._settings, database_url=url, migration_database_url=url)
 
     @property
@@ -240,6 +245,14 @@ def _check_database(chosen: Settings, environment: Mapping[str, str]) -> None:
         raise StartFailed(f"{_variable(environment)}: no connection: {_reason(problem)}") from problem
     finally:
         database.close()
+
+
+def _names_database(environment: Mapping[str, str]) -> bool:
+    return any(environment.get(name, "").strip() for name in DATABASE_VARIABLES)
+
+
+def _pointed_at(url: str, environment: Mapping[str, str]) -> dict[str, str]:
+    return {**environment, "DATABASE_URL": url, "MIGRATION_DATABASE_URL": url}
 
 
 def _variable(environment: Mapping[str, str]) -> str:

@@ -69,7 +69,9 @@ def register(app: Flask) -> None:
 
 _EVENTS = (
     "One event. Asked for with `stream: true` or `Accept: text/event-stream`: `stage`, `data`, `token`… and `done` with"
-    " the body of the plain answer, or `error`; comments fill silence."
+    " the body of the plain answer, or `error`; comments fill silence. What counts is the `response` of `done`, so put"
+    " it in the place of the tokens: they differ when the model's answer broke off and was asked for anew. The"
+    " `remediation` of an `error` names the seconds to wait, for which a plain answer has Retry-After."
 )
 
 

@@ -195,7 +195,10 @@ def _database_url(reader: Reader) -> str:
         return url
     host = reader.text("DB_HOST")
     if host is None:
-        raise BadSetting("DATABASE_URL is missing: set it, or DB_HOST, DB_PORT, DB_NAME, DB_USER and DB_PASSWORD")
+        raise BadSetting(
+            "DATABASE_URL is missing: set it, or DB_HOST, DB_PORT, DB_NAME, DB_USER and DB_PASSWORD;"
+            " `make run` brings one along, which commands find while it runs"
+        )
     port = reader.whole("DB_PORT", 5432, low=1, high=65_535)
     user, password = quote(reader.text("DB_USER") or "postgres", safe=""), reader.text("DB_PASSWORD")
     login = user if password is None else f"{user}:{quote(password, safe='')}"

@@ -9,7 +9,7 @@ from flask import Blueprint
 
 import auth
 import db
-from api import contract, paging, stage_forms, trail
+from api import contract, paging, stage_forms, stage_secrets, trail
 from api.contract import Reply
 from api.errors import InvalidRequest
 from api.parts import cipher, tenant
@@ -33,7 +33,7 @@ def post_stage(business_id: str, body: dict[str, Any]) -> Reply:
     with tenant(business_id) as conn:
         secret = _prepare(conn, business_id, stage_id, flat, plain | sections)
         stages.insert(conn, business_id, plain | sections | secret | {"stage_id": stage_id})
-        stage = stages.get(conn, business_id, stage_id)
+        stage = _shown(conn, business_id, stage_id)
     return Reply(stage, headers={"Location": f"/api/v1/stages/{stage_id}"})
 
 
@@ -44,7 +44,7 @@ def get_stages(business_id: str, query: dict[str, Any]) -> Reply:
     """The business's stages, newest first."""
     page = paging.page_of(query)
     with tenant(business_id) as conn:
-        rows = stages.list_page(conn, business_id, page)
+        rows = stage_secrets.shown(conn, business_id, stages.list_page(conn, business_id, page))
     return paging.listed(rows, page, lambda row: (row.created_at, row.stage_id))
 
 
@@ -54,7 +54,7 @@ def get_stages(business_id: str, query: dict[str, Any]) -> Reply:
 def get_stage(business_id: str, stage_id: str) -> stages.Stage:
     """One stage."""
     with tenant(business_id) as conn:
-        return stages.get(conn, business_id, stage_id)
+        return _shown(conn, business_id, stage_id)
 
 
 @routes.patch("/stages/<stage_id>")
@@ -71,7 +71,7 @@ def patch_stage(business_id: str, stage_id: str, body: dict[str, Any]) -> stages
         stages.update(conn, business_id, stage_id, _plain(body) | sections | secret)
         if body.get("stage_name", old.stage_name) != old.stage_name:
             _follow_rename(conn, business_id, old.stage_name, body["stage_name"])
-        return stages.get(conn, business_id, stage_id)
+        return _shown(conn, business_id, stage_id)
 
 
 @routes.delete("/stages/<stage_id>")
@@ -85,6 +85,10 @@ def delete_stage(business_id: str, stage_id: str) -> None:
             template_id = stage_forms.template_id_of(stage_id, kind)
             if not templates.users_of(conn, business_id, template_id):
                 templates.delete(conn, business_id, template_id)
+
+
+def _shown(conn: db.Connection, business_id: str, stage_id: str) -> stages.Stage:
+    return stage_secrets.shown(conn, business_id, [stages.get(conn, business_id, stage_id)])[0]
 
 
 def _plain(body: dict[str, Any]) -> dict[str, Any]:
@@ -104,7 +108,9 @@ def _prepare(
     stage_forms.check(sections, templates.latest(conn, business_id))
     if "data_retrieval" not in sections:
         return {}
-    headers = sections["data_retrieval"]["config"].pop("secret_headers", None)
+    config = sections["data_retrieval"]["config"]
+    headers = stage_secrets.wanted(conn, business_id, stage_id, config)
+    config.pop(stage_secrets.NAME, None)
     sealed = cipher(conn, business_id).encrypt("stages", "secret_headers", stage_id, headers) if headers else None
     return {"secret_headers": sealed}
 

@@ -107,5 +107,5 @@ def _written(events: queue.SimpleQueue[Event]) -> Iterator[str]:
 
 
 def _shown(kind: str, value: Any) -> str:
-    told = errors.told(value) if isinstance(value, Exception) else value
+    told = errors.told_late(value) if isinstance(value, Exception) else value
     return f"event: {kind}\ndata: {json_text(told)}\n"

@@ -12,6 +12,7 @@ import platform
 import pwd
 import shutil
 import signal
+import socket
 import stat
 import subprocess
 import tempfile
@@ -57,6 +58,19 @@ def running(data_dir: Path, *, durable: bool = True, max_connections: int = 100)
         yield url
 
 
+def address(data_dir: Path) -> str | None:
+    """The URL of the database of the server that another process runs on `data_dir`; None when there is none."""
+    folder = data_dir.resolve()
+    try:
+        link = folder / "socket"
+        socket_dir = link.readlink() if link.is_symlink() else folder
+        with socket.socket(socket.AF_UNIX) as probe:
+            probe.connect(str(socket_dir / f".s.PGSQL.{PORT}"))
+    except OSError:
+        return None
+    return _url(socket_dir)
+
+
 @dataclass(frozen=True)
 class _Server:
     """One data folder with what is needed to run a server on it."""
@@ -83,10 +97,7 @@ class _Server:
         except BaseException:
             self.stop(process)
             raise
-        return (
-            process,
-            f"postgresql://{SUPERUSER}@/{DATABASE}?host={quote(str(socket_dir), safe='')}&port={PORT}",
-        )
+        return process, _url(socket_dir)
 
     def stop(self, process: subprocess.Popen[bytes]) -> None:
         """A fast shutdown: clients are cut off, everything committed is on disk."""
@@ -206,6 +217,10 @@ class _Server:
         lines = self.log.read_text(errors="replace").splitlines()
         telling = [line for line in lines if any(word in line for word in ("FATAL", "PANIC", "error:"))]
         return (telling or lines or ["its log is empty"])[-1]
+
+
+def _url(socket_dir: Path) -> str:
+    return f"postgresql://{SUPERUSER}@/{DATABASE}?host={quote(str(socket_dir), safe='')}&port={PORT}"
 
 
 def _prepare(folder: Path) -> _Server:

@@ -174,6 +174,21 @@ def find_api_call(
     return row[0], business_cipher.decrypt("stages", "secret_headers", stage_id, row[1])
 
 
+def list_secret_headers(
+    conn: Connection, business_id: str, business_cipher: Cipher, stage_ids: Sequence[str]
+) -> dict[str, dict[str, str]]:
+    """The secret headers of those of these stages that have some."""
+    rows = fetch_all(
+        conn,
+        "SELECT stage_id, secret_headers FROM stages"
+        " WHERE business_id = %s AND stage_id = ANY(%s::uuid[]) AND secret_headers IS NOT NULL",
+        [business_id, list(stage_ids)],
+    )
+    return {
+        stage_id: business_cipher.decrypt("stages", "secret_headers", stage_id, sealed) for stage_id, sealed in rows
+    }
+
+
 def _condition(name: str, value: Any) -> sql.Composable:
     if value is None:
         return sql.SQL("{} IS NULL").format(sql.Identifier(name))

@@ -105,7 +105,7 @@ def check(section: Mapping[str, Any], exceptions: Collection[str]) -> None:
         if taken:
             raise BadLookUp(f"data_retrieval.config.{place}: {taken[0]} is written by the platform; leave it out")
     for name, value in config.get("secret_headers", {}).items():
-        if "{{" in value or _CONTROL.search(value):
+        if value is not None and ("{{" in value or _CONTROL.search(value)):
             raise BadLookUp(f"data_retrieval.config.secret_headers.{name}: it is sent as it is; use plain text")
     if "body" in config and config.get("method", "GET") not in BODIED:
         raise BadLookUp(f"data_retrieval.config.body: only {', '.join(BODIED)} have one; name one as the method")

@@ -19,6 +19,8 @@ Ask = Callable[[llm.Request], llm.Answer]
 MAX_REPEATED = 4000
 MAX_DIGITS = 40
 
+# Refusals: nothing was generated, so nobody is charged. A connection may have broken while the model wrote.
+_UNCHARGED = frozenset({"rate_limited", "quota", "unauthorized", "rejected", "breaker_open"})
 _UNFINISHED = {"length": "it was cut off before its end", "content_filter": "it was filtered"}
 
 
@@ -87,7 +89,7 @@ class Exchange:
         return verdict if self.fault is None else {**(verdict or {}), "fault": self.fault}
 
     def _cost_usd(self) -> float | None:
-        if self.error is not None and self.error.attempts:
+        if self.error is not None and self.error.attempts and self.error.reason not in _UNCHARGED:
             return None  # a try without an answer may have been charged
         costs = [
             prices.cost_usd(answer.model or self.request.model, answer.prompt_tokens, answer.completion_tokens)

@@ -122,9 +122,6 @@ class Turn:
         if self.stage is None or names is None:
             return self.stages
         allowed = {*names, self.stage.stage_name}
-        # Names that stand for no stage any more must not lock the conversation in.
-        if names and not any(stage.stage_name in names for stage in self.stages):
-            return self.stages
         return tuple(stage for stage in self.stages if stage.stage_name in allowed)
 
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 import uuid
 from collections.abc import Callable
 from dataclasses import replace
@@ -13,8 +16,25 @@ from urllib.parse import urlsplit
 from flask import Flask
 
 import app as application
+from api import launch
 from api.settings import Settings
-from tests.conftest import Client
+from db import embedded
+from tests.conftest import ENVIRONMENT, Client
+
+# Empty counts as not set, and keeps a developer's .env out.
+NO_DATABASE = dict.fromkeys(("DATABASE_URL", "DB_HOST", "MIGRATION_DATABASE_URL"), "")
+
+
+def _flask(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "flask", "--app", "app", *arguments],
+        env={"PATH": os.environ["PATH"], **ENVIRONMENT, **NO_DATABASE, **environment},
+        cwd=launch.PROJECT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
 
 
 def test_migrate_says_when_nothing_is_left_to_do(flask_app: Flask) -> None:
@@ -68,3 +88,29 @@ def test_openapi_writes_the_document(flask_app: Flask, tmp_path: Path, anybody: 
     file = tmp_path / "openapi.json"
     assert flask_app.test_cli_runner().invoke(args=["openapi", str(file)]).exit_code == 0
     assert json.loads(file.read_text(encoding="utf-8")) == anybody.get("/openapi.json").body
+
+
+def test_commands_find_the_database_that_make_run_has_running(tmp_path: Path) -> None:
+    with embedded.running(tmp_path / "postgres", durable=False):
+        assert "applied 0001 initial" in _flask("migrate", DATA_DIR=str(tmp_path)).stdout
+        made = _flask("create-business", "Corner Shop", DATA_DIR=str(tmp_path))
+    assert made.stdout.startswith("business_id "), made.stderr
+    gone = _flask("create-business", "Second Shop", DATA_DIR=str(tmp_path))
+    assert (gone.returncode, gone.stdout) == (1, "")
+    assert gone.stderr.startswith("Error: ICMP cannot start: DATABASE_URL is missing")
+    assert gone.stderr.count("\n") == 1
+
+
+def test_a_server_never_starts_on_a_database_that_nobody_named(tmp_path: Path) -> None:
+    with embedded.running(tmp_path / "postgres", durable=False):
+        refused = _flask("run", "--port", "0", DATA_DIR=str(tmp_path))
+    assert refused.returncode == 1
+    assert refused.stderr.endswith("brings one along, which commands find while it runs\n")
+
+
+def test_help_needs_no_settings(tmp_path: Path) -> None:
+    nothing = dict.fromkeys(ENVIRONMENT, "") | {"DATA_DIR": str(tmp_path)}
+    assert "import-config" in _flask("--help", **nothing).stdout
+    told = _flask("purge", "--help", **nothing)
+    assert (told.returncode, told.stderr) == (0, "")
+    assert "--messages-older-than DAYS" in told.stdout

@@ -141,6 +141,10 @@ def test_a_conversation_goes_on_in_its_stage(alice: Client) -> None:
         ({"stages": [set_ups.stage("none")]}, "stages[0].stage_name"),
         ({"stages": [set_ups.stage(), set_ups.stage()]}, "stages[1]: 'reply' stands twice"),
         ({"stages": [set_ups.stage(agent_name="Nobody")]}, "stages[0].agent_name"),
+        (
+            {"stages": [set_ups.stage(stage_selection={"next_stages": ["reply", "replies"]})]},
+            "stages[0].stage_selection.next_stages: 'replies' is not among the stages",
+        ),
         ({"stages": [set_ups.stage(stage_id="x")]}, "stages[0].stage_id: unknown field"),
         (
             {"stages": [set_ups.stage(data_extraction={"output_schema": {"type": "array"}})]},
@@ -188,6 +192,16 @@ def test_a_fault_names_its_place_and_nothing_is_changed(alice: Client, changes: 
         assert (answer.status, answer.error_code) == (400, "INVALID_REQUEST")
         assert place in answer.body["details"]
     assert _all(alice) == before
+
+
+def test_a_name_that_stands_for_no_stage_is_left_out_of_the_document(alice: Client) -> None:
+    stage = set_ups.stage(stage_selection={"next_stages": ["not_yet"]})
+    assert alice.post("/api/v1/stages", stage).status == 201
+    document = alice.get(PATH).body
+    assert document["stages"][0]["stage_selection"] == {"next_stages": []}
+    selection = [{"name": "reply", "fields": ["stage_selection.next_stages"]}]
+    assert _set_up(alice, document)["changed"]["stages"] == selection
+    assert not _touched(_set_up(alice, document))
 
 
 def test_a_document_is_whole(alice: Client) -> None:

@@ -160,4 +160,4 @@ def test_every_row_of_the_table_is_a_whole_sentence_to_a_caller() -> None:
 
 def test_the_checked_in_list_of_errors_is_fresh() -> None:
     stored = (PROJECT / "docs" / "errors.md").read_text(encoding="utf-8")
-    assert stored == error_page.text(), "stale: run `flask --app app list-errors docs/errors.md`"
+    assert stored == error_page.text(), "stale: run `.venv/bin/flask --app app list-errors docs/errors.md`"

@@ -84,6 +84,20 @@ def test_next_stages_follow_a_new_name(alice: Client) -> None:
     assert first["stage_selection"]["next_stages"] == ["last"]
 
 
+def test_deleting_the_only_stage_that_may_follow_lifts_no_restriction(alice: Client) -> None:
+    closed = {"next_stages": ["second"]}
+    shop.furnish(alice, shop.stage("first", stage_type="fallback", stage_selection=closed, fixed_text="From nine."))
+    [second] = shop.furnish(alice, shop.stage("second"))
+    shop.furnish(alice, shop.stage("third", stage_description="xyzzy plugh"))
+    opened = shop.write(alice, "hello")
+    assert opened.body["stage"]["stage_name"] == "first"
+    assert alice.delete(f"/api/v1/stages/{second}").status == 204
+    same = {"conversation_id": opened.body["conversation_id"]}
+    user_id = alice.get(f"/api/v1/conversations/{same['conversation_id']}").body["user_id"]
+    after = shop.write(alice, "xyzzy plugh", user_id, **same)
+    assert (after.body["stage"]["stage_name"], after.body["stage"]["confidence"]) == ("first", None)
+
+
 def test_a_paused_conversation_stores_messages_without_any_stage(alice: Client) -> None:
     [stage_id] = shop.furnish(alice, shop.stage("only"))
     opened = shop.write(alice, "hello").body

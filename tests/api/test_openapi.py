@@ -141,5 +141,5 @@ def test_the_version_is_the_projects(document: dict[str, Any]) -> None:
 
 def test_the_checked_in_document_is_fresh(document: dict[str, Any], flask_app: Flask) -> None:
     stored = (PROJECT / "docs" / "openapi.json").read_text(encoding="utf-8")
-    assert json.loads(stored) == document, "stale: run `flask --app app openapi docs/openapi.json`"
+    assert json.loads(stored) == document, "stale: run `.venv/bin/flask --app app openapi docs/openapi.json`"
     assert stored == openapi.text(flask_app)

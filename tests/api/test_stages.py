@@ -204,7 +204,7 @@ def test_secret_headers_go_in_encrypted_and_never_come_out(
     assert created.status == 201
     path = f"/api/v1/stages/{created.body['stage_id']}"
     for answer in (created, alice.get(path), alice.get("/api/v1/stages"), alice.patch(path, {"stage_type": "x"})):
-        assert "secret" not in json.dumps(answer.body)
+        assert SECRET not in json.dumps(answer.body)
     question = "SELECT secret_headers, stages::text FROM stages WHERE stage_id = %s"
     [(sealed, row)] = sql(question, created.body["stage_id"])
     assert SECRET.encode() not in bytes(sealed)
@@ -213,6 +213,26 @@ def test_secret_headers_go_in_encrypted_and_never_come_out(
     changed = {"data_retrieval": {"method": "api_call", "config": {"url": "https://elsewhere.example/"}}}
     assert alice.patch(path, changed).status == 200
     assert sql(question, created.body["stage_id"])[0][0] is None
+
+
+def test_a_stage_can_be_sent_back_as_it_was_read_and_keeps_its_secrets(
+    alice: Client, sql: Callable[..., list[tuple[Any, ...]]]
+) -> None:
+    created = alice.post("/api/v1/stages", FLAT | {"data_retrieval": API_CALL}).body
+    path, question = f"/api/v1/stages/{created['stage_id']}", "SELECT secret_headers FROM stages WHERE stage_id = %s"
+    read = alice.get(path).body["data_retrieval"]
+    assert read["config"]["secret_headers"] == {"X-Token": None}
+    assert alice.get("/api/v1/stages").body[0]["data_retrieval"] == created["data_retrieval"] == read
+    changed = alice.patch(path, {"data_retrieval": read})
+    assert (changed.status, changed.body["data_retrieval"]) == (200, read)
+    assert sql(question, created["stage_id"])[0][0] is not None
+    moved = read | {"config": read["config"] | {"url": "https://elsewhere.example/"}}
+    unknown = read | {"config": read["config"] | {"secret_headers": {"X-Other": None}}}
+    for refused in (alice.patch(path, {"data_retrieval": wrong}) for wrong in (moved, unknown)):
+        assert (refused.status, refused.body["remediation"]) == (400, "Send the value")
+    new = alice.post("/api/v1/stages", FLAT | {"stage_name": "new", "data_retrieval": read})
+    assert new.status == 400
+    assert new.body["details"].startswith("data_retrieval.config.secret_headers.X-Token: null keeps a value")
 
 
 def test_charlie_asks_for_alices_stage(alice: Client, charlie: Client) -> None:

@@ -171,6 +171,14 @@ def test_every_event_is_as_the_document_promises(thinker: Thinker, client: Clien
         assert [fault.message for fault in validator.iter_errors(value)] == []
 
 
+def test_a_failure_in_a_stream_says_how_long_to_wait(thinker: Thinker, client: Client) -> None:
+    thinker.script(**GOOD | {"response_generation": fails(401, headers={"Retry-After": "7"})})
+    _, told = _all(_begin(client, _body() | {"stream": True}))[-1]
+    assert told["remediation"] == "Try again after 7 seconds"
+    plain = client.post("/api/v1/messages", _body())
+    assert (plain.headers["Retry-After"], plain.body["remediation"]) == ("7", "Try again after Retry-After seconds")
+
+
 def test_silence_is_filled(thinker: Thinker, client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("api.streaming.HEARTBEAT_SECONDS", 0.05)
     gate = Gate()

@@ -57,6 +57,14 @@ def test_data_stays_from_one_run_to_the_next(data_dir: Path) -> None:
         assert _query(url, "SELECT n FROM kept") == [(1,)]
 
 
+def test_the_address_of_a_running_server_is_found_by_its_folder(data_dir: Path, tmp_path: Path) -> None:
+    with embedded.running(data_dir, durable=False) as url:
+        assert embedded.address(data_dir) == url
+    with embedded.running(tmp_path / ("x" * 90), durable=False) as url:
+        assert embedded.address(tmp_path / ("x" * 90)) == url
+    assert embedded.address(data_dir) is embedded.address(tmp_path / "nowhere") is None
+
+
 def test_server_is_gone_after_the_block(data_dir: Path) -> None:
     with embedded.running(data_dir, durable=False):
         server = _postmaster(data_dir)

@@ -142,6 +142,18 @@ def test_unavailable_model_gives_way_to_the_fallback_text(kind: str) -> None:
     assert after.missing_fields == (() if kind == "response_generation" else ("order_number",))
 
 
+@pytest.mark.parametrize(
+    ("reason", "cost_usd"),
+    [("rate_limited", 0), ("rejected", 0), ("unauthorized", 0), ("timeout", None), ("connection", None)],
+)
+def test_a_call_that_was_refused_costs_nothing_and_one_that_may_have_run_an_unknown_sum(
+    reason: str, cost_usd: float | None
+) -> None:
+    stages = (turns.stage("greeting", fallback_text="Sorry."),)
+    after = turns.run(turns.turn(stages=stages), good(response_generation=ModelUnavailable(reason)))
+    assert (after.degraded, after.steps[-1].cost_usd) == (True, cost_usd)
+
+
 @pytest.mark.parametrize("kind", turns.KINDS)
 def test_unavailable_model_without_fallback_text_ends_the_turn_after_its_ledger(kind: str) -> None:
     steps = pipeline.run(turns.turn(), good(**{kind: DOWN}))

@@ -56,6 +56,12 @@ def test_next_stages_limit_what_may_follow_and_keep_the_present_one() -> None:
     assert list(schema["properties"]) == ["reason", "stage", "confidence"]
 
 
+def test_next_stages_that_all_stand_for_nothing_allow_nothing() -> None:
+    present = turns.stage("greeting", next_stages=["no_such_stage"])
+    before = turns.turn(stage=present, stages=(present, turns.ORDER, turns.FALLBACK))
+    assert before.reachable == (present,)
+
+
 def test_first_message_reaches_every_stage() -> None:
     assert turns.turn().reachable == turns.STAGES
 

@@ -27,7 +27,7 @@ def _requests(folder: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 def test_the_checked_in_collection_is_fresh(flask_app: Flask) -> None:
     wanted = postman.text(openapi.document(flask_app))
-    stale = "stale: run `flask --app app postman docs/icmp.postman_collection.json`"
+    stale = "stale: run `.venv/bin/flask --app app postman docs/icmp.postman_collection.json`"
     assert COLLECTION.read_text(encoding="utf-8") == wanted, stale
 
 
