@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import unicodedata
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from nlp import fields, messages
@@ -55,8 +55,7 @@ def apply(turn: Turn, answer: dict[str, Any] | None) -> Turn:
     transcript = [_plain(text) for text in (*(said.message_content for said in turn.history), turn.message)]
     findings = {name: _judge(turn, name, (answer or {}).get(name) or {}, transcript) for name in names}
     data = {**turn.data, **{name: found.value for name, found in findings.items() if found.value is not None}}
-    return replace(
-        turn,
+    return turn.changed(
         data=data,
         missing_fields=fields.missing(turn.output_schema, data),
         verdict={name: found.row() for name, found in findings.items()},

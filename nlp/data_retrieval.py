@@ -91,7 +91,7 @@ def run(turn: Turn, look_up: LookUp) -> Turn:
         output=retrieved,
         verdict=verdict,
     )
-    return replace(turn, retrieved=retrieved, steps=(*turn.steps, step))
+    return turn.changed(retrieved=retrieved, steps=(*turn.steps, step))
 
 
 def check(section: Mapping[str, Any], exceptions: Collection[str]) -> None:

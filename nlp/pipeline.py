@@ -82,7 +82,7 @@ def restored(turn: Turn, steps: Sequence[Step]) -> Turn:
 
     A row counts when its stage and schema are still there and it leads where it led; later steps of the same attempt
     count only after it. Failed and speculative rows and replies never count. For turns without `keep_stage`."""
-    turn, rest = replace(turn, steps=tuple(steps)), tuple(steps)
+    turn, rest = turn.changed(steps=tuple(steps)), tuple(steps)
     for kind, taken in _TAKEN.items():
         found = ((at, taken(turn, rest[at])) for at in reversed(range(len(rest))) if rest[at].kind == kind)
         at, further = next(((at, further) for at, further in found if further is not None), (0, None))
@@ -101,7 +101,7 @@ def _selection_taken(turn: Turn, row: Step) -> Turn | None:
         return None
     after = stage_selection.apply(turn, row.output)
     led_to = row.verdict.get("stage") if isinstance(row.verdict, dict) else None
-    return replace(after, answered_by=row.model) if after.verdict["stage"] == led_to else None
+    return after.changed(answered_by=row.model) if after.verdict["stage"] == led_to else None
 
 
 def _extraction_taken(turn: Turn, row: Step) -> Turn | None:
@@ -111,12 +111,12 @@ def _extraction_taken(turn: Turn, row: Step) -> Turn | None:
         return None if _has_fields(turn) else data_extraction.apply(turn, None)
     if not _still_fits(row, data_extraction.answer_schema(turn)):
         return None
-    return replace(data_extraction.apply(turn, row.output), answered_by=row.model)
+    return data_extraction.apply(turn, row.output).changed(answered_by=row.model)
 
 
 def _retrieval_taken(turn: Turn, row: Step) -> Turn | None:
     is_same = row.stage_name == turn.stage_or_best.stage_name and data_retrieval.is_due(turn)
-    return replace(turn, retrieved=row.output) if is_same and isinstance(row.output, dict) else None
+    return turn.changed(retrieved=row.output) if is_same and isinstance(row.output, dict) else None
 
 
 _TAKEN: dict[str, Callable[[Turn, Step], Turn | None]] = {
@@ -203,17 +203,17 @@ def _made_do(turn: Turn, held: Exchange) -> Turn:
     text = fallback or next((words for words in spoken if response_generation.cleaned(words)), None)
     if text is None:
         raise _StepFailed(turn, held, ModelUnavailable("empty_answer", attempts=0))
-    answered = replace(response_generation.apply(turn, text), degraded=True, answered_by=held.model)
+    answered = response_generation.apply(turn, text).changed(degraded=True, answered_by=held.model)
     return _with_step(answered, held.row("fallback" if fallback else "safe_default", None))
 
 
 def _fallen_back(turn: Turn, failed: Step, text: str) -> Turn:
     """The stage's own text in place of an answer. Nothing else follows from a turn that was not understood."""
-    answered = replace(response_generation.apply(turn, text), degraded=True)
+    answered = response_generation.apply(turn, text).changed(degraded=True)
     if failed.kind == response_generation.KIND:
         return answered
     known = {} if turn.stage is None else turn.output_schema
-    return replace(answered, status="active", missing_fields=fields.missing(known, turn.data))
+    return answered.changed(status="active", missing_fields=fields.missing(known, turn.data))
 
 
 def _settled(turn: Turn, ahead: _Ahead | None) -> Turn:
@@ -230,7 +230,7 @@ def _settled(turn: Turn, ahead: _Ahead | None) -> Turn:
 
 
 def _recorded(turn: Turn, held: Exchange) -> Turn:
-    answered = replace(turn, answered_by=held.model)
+    answered = turn.changed(answered_by=held.model)
     return _finished(_with_step(answered, held.row(held.outcome, turn.verdict)), held.request.kind)
 
 
@@ -243,11 +243,11 @@ def _skipped(turn: Turn, kind: str) -> Turn:
 
 
 def _with_step(turn: Turn, step: Step) -> Turn:
-    return replace(turn, steps=(*turn.steps, step))
+    return turn.changed(steps=(*turn.steps, step))
 
 
 def _finished(turn: Turn, kind: str) -> Turn:
-    return replace(turn, finished=(*turn.finished, kind))
+    return turn.changed(finished=(*turn.finished, kind))
 
 
 def _has_fields(turn: Turn) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from dataclasses import replace
 
 from nlp import fields, messages
 from nlp.llm import Message
@@ -34,7 +33,7 @@ def answer_schema(_turn: Turn) -> None:
 
 def apply(turn: Turn, answer: str) -> Turn:
     """The turn with its reply, cut at MAX_CHARACTERS, and with what the conversation becomes by it."""
-    return replace(turn, response=cleaned(answer)[:MAX_CHARACTERS], status=_status(turn), verdict=None)
+    return turn.changed(response=cleaned(answer)[:MAX_CHARACTERS], status=_status(turn), verdict=None)
 
 
 def cleaned(text: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 from db.stages import Stage
@@ -45,12 +44,12 @@ def apply(turn: Turn, answer: dict[str, Any] | None) -> Turn:
     chosen = next((stage for stage in turn.reachable if stage.stage_name == name), None) or _otherwise(turn)
     confidence = None if answer is None else min(1.0, max(0.0, float(answer["confidence"])))
     verdict = {"stage": chosen.stage_name, "kept": turn.stage is not None and chosen.stage_id == turn.stage.stage_id}
-    return replace(enter(turn, chosen), confidence=confidence, verdict=verdict)
+    return enter(turn, chosen).changed(confidence=confidence, verdict=verdict)
 
 
 def enter(turn: Turn, stage: Stage) -> Turn:
     """The turn in this stage, with the agent who answers there."""
-    return replace(turn, stage=stage, agent_id=_agent_id(turn, stage))
+    return turn.changed(stage=stage, agent_id=_agent_id(turn, stage))
 
 
 def _otherwise(turn: Turn) -> Stage:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from dataclasses import replace
 
+import pytest
+
 from nlp import turn as turn_module
 from tests.nlp import turns
 
@@ -49,3 +51,17 @@ def test_hundreds_of_stages_are_ranked_quickly() -> None:
     for _ in range(10):
         assert len(turns.turn("topic 7", stages=many).reachable) == 40
     assert time.process_time() - started < 2
+
+
+def test_a_changed_turn_ranks_its_stages_anew_only_when_it_has_to() -> None:
+    before = turns.turn("Where is my order?")
+    ranking = before.ranking
+    assert before.changed(data={"order_number": "4711"}).ranking is ranking
+    after = before.changed(stage=turns.ORDER)
+    assert (after.stage, before.stage) == (turns.ORDER, None)
+    assert after.ranking is not ranking
+
+
+def test_a_turn_has_no_other_fields() -> None:
+    with pytest.raises(TypeError, match="colour"):
+        turns.turn().changed(colour="blue")
