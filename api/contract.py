@@ -18,6 +18,8 @@ import schemas
 from api import bodies, faults, limits
 from api.errors import InvalidRequest
 
+_PLAIN = (str, int, float, type(None))
+
 
 @dataclass(frozen=True)
 class Contract:
@@ -100,7 +102,7 @@ def _path_ids(path_ids: Mapping[str, str]) -> dict[str, str]:
         is_uuid = schemas.FORMATS.conforms(value, "uuid")
         if name != "template_id" and not is_uuid:
             raise InvalidRequest(f"{name}: {value[:100]!r} is not a UUID", "Use the id as it was given to you")
-        checked[name] = value if name == "template_id" else str(uuid.UUID(value))
+        checked[name] = value if name == "template_id" else value.lower()
     return checked
 
 
@@ -155,6 +157,11 @@ def _check_reply(promised: Contract, body: Any) -> None:
 
 def shown(value: Any) -> Any:
     """A row, or anything made of rows, as JSON values: the names are the same everywhere."""
+    # Most values are plain, and the other questions cost more.
+    return value if isinstance(value, _PLAIN) else _unfolded(value)
+
+
+def _unfolded(value: Any) -> Any:
     if is_dataclass(value) and not isinstance(value, type):
         return {each.name: shown(getattr(value, each.name)) for each in fields(value)}
     if isinstance(value, Mapping):

@@ -20,12 +20,18 @@ from pythonjsonlogger.json import JsonFormatter
 
 from api.log_shipping import Shipper
 
-# None of these can reach beyond the JSON string that it stands in.
-_SECRETS = re.compile(
-    r"icmp_[a-z]{3}_[A-Za-z0-9_]{8,}|sk-[A-Za-z0-9_-]{8,}|(?i:bearer)\s+[\w.~+/=-]+"
-    r"|(?i:basic|apikey)\s+[\w+/=-]{16,}|eyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]*"
-    r'|://[^/\s:@"\\]*:[^/\s@"\\]+@'
-)
+# What a secret looks like, by a text that stands in each such one, in lower case: the expressions are slow, and nearly
+# no line has any of these. None of them can reach beyond the JSON string that it stands in.
+_LOOKS = {
+    "icmp_": r"icmp_[a-z]{3}_[A-Za-z0-9_]{8,}",
+    "sk-": r"sk-[A-Za-z0-9_-]{8,}",
+    "bearer": r"(?i:bearer)\s+[\w.~+/=-]+",
+    "basic": r"(?i:basic)\s+[\w+/=-]{16,}",
+    "apikey": r"(?i:apikey)\s+[\w+/=-]{16,}",
+    "eyj": r"eyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]*",
+    "://": r'://[^/\s:@"\\]*:[^/\s@"\\]+@',
+}
+_SECRETS = re.compile("|".join(_LOOKS.values()))
 # gunicorn quotes in these what the caller sent.
 _QUOTING = re.compile(r"(Invalid request from ip=\S+?|Error handling request)[: ] *.*", re.DOTALL)
 _CHAIN = 10  # exceptions that led to one another
@@ -51,14 +57,17 @@ class Formatter(JsonFormatter):
             log_data["exc_info"] = _without_texts(record.exc_info[1])
         first = _first(record.created, record.levelname, record.name, message)
         if has_request_context():
-            first |= ids(g)
+            first |= ids(g._get_current_object())  # asked once, not for each id
         rest = dict(log_data)
         log_data.clear()
         log_data |= first | rest
 
     def format(self, record: logging.LogRecord) -> str:
         """The line; a second net catches keys in whatever was logged."""
-        line = _SECRETS.sub(_REMOVED, super().format(record))
+        line = super().format(record)  # in ASCII, so that lower() finds all that (?i) does
+        lowered = line.lower()
+        if any(text in lowered for text in _LOOKS):
+            line = _SECRETS.sub(_REMOVED, line)
         for secret in self._secrets:
             line = line.replace(secret, _REMOVED)
         return line

@@ -90,7 +90,29 @@ def _pattern(checker: Any, pattern: str, value: Any, schema: Any) -> Iterator[Va
     yield from Draft202012Validator.VALIDATORS["pattern"](checker, ends, value, schema)
 
 
-_KEYWORDS = {"items": _items, "uniqueItems": unique_items, "pattern": _pattern}
+def _properties(checker: Any, properties: Any, value: Any, _schema: Any) -> Iterator[ValidationError]:
+    # The library makes a validator for each property; most are right by keywords that look at nothing but the value.
+    if isinstance(value, dict):
+        for name, schema in properties.items():
+            if name in value and not _is_plainly_right(checker, value[name], schema):
+                yield from checker.descend(value[name], schema, path=name, schema_path=name)
+
+
+def _is_plainly_right(checker: Any, value: Any, schema: Any) -> bool:
+    if not isinstance(schema, dict) or not _PLAIN.issuperset(schema):
+        return False
+    keywords = checker.VALIDATORS
+    return not any(
+        any(keywords[name](checker, wanted, value, schema) or ()) for name, wanted in schema.items() if name in keywords
+    )
+
+
+# What looks at one value alone, and what looks at nothing.
+_PLAIN = frozenset(
+    {"type", "format", "enum", "const", "pattern", "minLength", "maxLength", "minimum", "maximum"}
+    | {"title", "description", "default", "examples"}
+)
+_KEYWORDS = {"items": _items, "uniqueItems": unique_items, "pattern": _pattern, "properties": _properties}
 BoundedValidator: Any = validators.extend(Draft202012Validator, _KEYWORDS)  # type: ignore[no-untyped-call]
 
 
