@@ -23,6 +23,7 @@ from api import (
     keeper,
     launch,
     limits,
+    local_database,
     log_shipping,
     log_targets,
     logs,
@@ -77,7 +78,9 @@ def create_app(settings: Settings | None = None) -> Flask:
 def _settings() -> Settings:
     load_dotenv(Path(__file__).with_name(".env"))
     # A server must be told its database. A command of an operator means the one that runs here.
-    return from_environment(launch.with_local_database(os.environ) if commands.are_wanted() else os.environ)
+    return from_environment(
+        local_database.for_commands(os.environ, launch.PROJECT) if commands.are_wanted() else os.environ
+    )
 
 
 def _model(settings: Settings) -> llm.Model:
