@@ -78,10 +78,10 @@ def _settings() -> Settings:
     if not commands.are_wanted():
         return from_environment(os.environ)
     # What starts a server is of no use to the server, which imports this file too.
-    from api import launch
+    from api import local_database
 
     # A server must be told its database. A command of an operator means the one that runs here.
-    return from_environment(launch.with_local_database(os.environ))
+    return from_environment(local_database.for_commands(os.environ, Path(__file__).parent))
 
 
 def _model(settings: Settings) -> llm.Model:

@@ -86,7 +86,7 @@ def get_messages(business_id: str, conversation_id: str, query: dict[str, Any]) 
 @auth.require_business_api_key
 @contract.contract(takes="operator_message", gives="message", status=201)
 def post_operator_message(business_id: str, conversation_id: str, body: dict[str, Any]) -> Reply:
-    """Answer the customer as staff."""
+    """Answer the customer as staff; an Idempotency-Key does not count here."""
     with tenant(business_id) as conn:
         key = cipher(conn, business_id)
         if conversations.get(conn, business_id, key, conversation_id).status == "completed":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import signal
 import socket
@@ -15,7 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import db
-from api import demo, env_file, serving, settings
+from api import demo, env_file, local_database, serving, settings
 from api.setting_reader import BadSetting
 from api.settings import Settings
 from db import embedded, keys, migrate, ownership
@@ -24,7 +25,6 @@ from db.cipher import Undecryptable
 PROJECT = Path(__file__).resolve().parent.parent
 READY_SECONDS = 60
 LOG_TAIL_LINES = 15
-DATABASE_VARIABLES = ("DATABASE_URL", "DB_HOST")
 USAGE = "usage: python app.py [serve [--no-migrate]]"
 
 
@@ -50,13 +50,6 @@ def main(arguments: list[str], environment: Mapping[str, str], home: Path = PROJ
     return 1
 
 
-def with_local_database(environment: Mapping[str, str], home: Path = PROJECT) -> dict[str, str]:
-    """For the command line: where no database is named, the one that `make run` has running on DATA_DIR."""
-    data_dir = home / (environment.get("DATA_DIR", "").strip() or ".data")
-    url = None if _names_database(environment) else embedded.address(data_dir / "postgres")
-    return dict(environment) if url is None else _pointed_at(url, environment)
-
-
 def _serve(environment: Mapping[str, str], *, migrating: bool) -> None:
     chosen = settings.from_environment(environment)
     _check_port(chosen)
@@ -76,14 +69,15 @@ class _LocalRun:
         # Signals only set flags, so that no step is left half done; a second one cuts the waiting short.
         self._stop, self._hurry = threading.Event(), threading.Event()
         self._environment = env_file.completed(environment, home / ".env")
-        self._is_embedded = not _names_database(self._environment)
+        self._is_embedded = not local_database.is_named(self._environment)
         if self._is_embedded:
             # The other settings are checked before a database starts.
-            self._environment = _pointed_at("postgresql:///", self._environment)
+            self._environment = local_database.pointed_at("postgresql:///", self._environment)
         self._settings = settings.from_environment(self._environment)
         self._data_dir = (home / self._settings.data_dir).resolve()
         self._log = self._data_dir / "icmp.log"
         self._environment["DATA_DIR"] = str(self._data_dir)
+        self._database: local_database.Server | None = None
 
     def run(self) -> int:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
@@ -114,9 +108,10 @@ class _LocalRun:
 
     def _start_database(self, stack: ExitStack) -> None:
         wanted = self._settings.web_concurrency * self._settings.db_pool_size + 50
-        folder = self._data_dir / "postgres"
-        url = stack.enter_context(embedded.running(folder, max_connections=max(100, wanted)))
-        self._environment = _pointed_at(url, self._environment)
+        start = functools.partial(embedded.running, self._data_dir / "postgres", max_connections=max(100, wanted))
+        self._database = local_database.Server(stack.enter_context(ExitStack()), start)
+        url = self._database.start()
+        self._environment = local_database.pointed_at(url, self._environment)
         self._settings = replace(self._settings, database_url=url, migration_database_url=url)
 
     @property
@@ -143,6 +138,8 @@ class _LocalRun:
             self._tell(api.base_url, self._demo(api))
         while not self._stop.wait(0.5):
             self._check_alive(server)
+            if self._database is not None:
+                self._database.keep_up(self._data_dir / "postgres", self._settings.database_url)
 
     def _demo(self, api: demo.Api) -> demo.Demo | None:
         try:
@@ -247,16 +244,10 @@ def _check_database(chosen: Settings, environment: Mapping[str, str]) -> None:
         database.close()
 
 
-def _names_database(environment: Mapping[str, str]) -> bool:
-    return any(environment.get(name, "").strip() for name in DATABASE_VARIABLES)
-
-
-def _pointed_at(url: str, environment: Mapping[str, str]) -> dict[str, str]:
-    return {**environment, "DATABASE_URL": url, "MIGRATION_DATABASE_URL": url}
-
-
 def _variable(environment: Mapping[str, str]) -> str:
-    return next((name for name in DATABASE_VARIABLES if environment.get(name, "").strip()), DATABASE_VARIABLES[0])
+    return next(
+        (name for name in local_database.VARIABLES if environment.get(name, "").strip()), local_database.VARIABLES[0]
+    )
 
 
 def _reason(problem: BaseException) -> str:

@@ -12,7 +12,6 @@ import platform
 import pwd
 import shutil
 import signal
-import socket
 import stat
 import subprocess
 import tempfile
@@ -59,16 +58,14 @@ def running(data_dir: Path, *, durable: bool = True, max_connections: int = 100)
 
 
 def address(data_dir: Path) -> str | None:
-    """The URL of the database of the server that another process runs on `data_dir`; None when there is none."""
+    """The URL of the database of the server that runs on `data_dir`, whoever started it; None when none does."""
     folder = data_dir.resolve()
+    cluster, link = folder / "cluster", folder / "socket"
     try:
-        link = folder / "socket"
-        socket_dir = link.readlink() if link.is_symlink() else folder
-        with socket.socket(socket.AF_UNIX) as probe:
-            probe.connect(str(socket_dir / f".s.PGSQL.{PORT}"))
+        is_running = ownership.leftover(cluster / "postmaster.pid", str(cluster)) is not None
+        return _url(link.readlink() if link.is_symlink() else folder) if is_running else None
     except OSError:
         return None
-    return _url(socket_dir)
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ _LOCK = 4_930_158_211  # any number that nobody else locks in this database
 LOCK_TIMEOUT_MS = 300
 PAUSE_SECONDS = 1.0
 TRIES = 150
+OLDEST_SERVER = 16  # from there on a login can hold a role without inheriting its rights
 
 
 class Migration(NamedTuple):
@@ -47,7 +48,7 @@ def available() -> list[Migration]:
 def apply(url: str) -> list[Migration]:
     """Bring the database at `url` (its owner's login) up to date; the migrations applied now.
     Any number of runners may call it at once, under traffic. Raises DatabaseUnavailable, also when a table stays
-    locked by others for too long."""
+    locked by others for too long, and for a server that is too old."""
     with translated():
         connection = psycopg2.connect(url, connect_timeout=5, application_name="icmp-migrate")
         try:
@@ -57,6 +58,11 @@ def apply(url: str) -> list[Migration]:
 
 
 def _apply_missing(connection: Connection) -> list[Migration]:
+    major, minor = divmod(connection.server_version, 10_000)
+    if major < OLDEST_SERVER:
+        raise psycopg2.OperationalError(
+            f"the server is PostgreSQL {major}.{minor}, and {OLDEST_SERVER} or newer is needed"
+        )
     return [migration for migration in available() if _apply_patiently(connection, migration)]
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import pytest
 from flask import Flask
 
 import app as application
@@ -64,6 +65,14 @@ def test_migrate_without_a_database_fails_in_one_line_that_names_the_variable(se
     assert result.exit_code == 1
     assert result.output.startswith("Error: MIGRATION_DATABASE_URL or DATABASE_URL: ")
     assert "Traceback" not in result.output
+
+
+def test_a_server_that_is_too_old_is_refused_in_one_line(flask_app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("db.migrate.OLDEST_SERVER", 99)
+    result = flask_app.test_cli_runner().invoke(args=["migrate"])
+    assert result.exit_code == 1
+    assert result.output.startswith("Error: MIGRATION_DATABASE_URL or DATABASE_URL: the server is PostgreSQL 18.")
+    assert result.output.endswith(", and 99 or newer is needed\n")
 
 
 def test_create_business_prints_a_key_that_works(flask_app: Flask, port: int) -> None:
