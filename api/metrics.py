@@ -83,8 +83,7 @@ def count_steps(steps: Iterable[Step]) -> None:
 class PoolObserver:
     """Hears from the database's pool."""
 
-    def __init__(self) -> None:
-        self._busy, self._idle = POOL_CONNECTIONS.labels("busy"), POOL_CONNECTIONS.labels("idle")
+    latest = (0, 0)  # of this process
 
     def waited(self, seconds: float) -> None:
         """Somebody got a connection, or none, after so long."""
@@ -92,5 +91,11 @@ class PoolObserver:
 
     def connections(self, busy: int, idle: int) -> None:
         """So many are lent out, so many stand by."""
-        self._busy.set(busy)
-        self._idle.set(idle)
+        PoolObserver.latest = busy, idle
+
+
+def sample() -> None:
+    """Show what changes several times a request, and is only ever looked at now and then; called each second and when
+    somebody looks."""
+    for state, number in zip(("busy", "idle"), PoolObserver.latest, strict=True):
+        POOL_CONNECTIONS.labels(state).set(number)

@@ -12,7 +12,7 @@ from prometheus_client import REGISTRY, CollectorRegistry, generate_latest, mult
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 
 import auth
-from api import contract
+from api import contract, metrics
 from api.parts import parts
 
 routes = Blueprint("metrics", __name__)
@@ -41,6 +41,7 @@ def _has_metrics_key() -> bool:
 @contract.contract(limit=None)
 def get_metrics() -> Response:
     """Counts and measurements in Prometheus' text format."""
+    metrics.sample()
     return Response(generate_latest(_registry()), content_type=CONTENT_TYPE_PLAIN_0_0_4)
 
 

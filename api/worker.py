@@ -21,13 +21,14 @@ from gunicorn.http.errors import (  # type: ignore[attr-defined]  # newer than i
 )
 from gunicorn.workers.gthread import ThreadWorker
 
-from api import errors
+from api import errors, metrics
 from api.arrival import Arrival, State
 
 WHOLE_SECONDS = 20  # from a request's first byte to its last
 REFUSED_SECONDS = 2  # for a client to read that it was refused, or to say its first word while the worker stops
 GATHERED_BYTES = 64 * 1024 * 1024  # of one process: all requests on their way together
 SEND_SECONDS = 30  # without a byte being taken
+SAMPLE_SECONDS = 1
 _READ_BYTES = 256 * 1024
 _REASONS = {400: "Bad Request", 413: "Content Too Large", 500: "Internal Server Error", 503: "Service Unavailable"}
 _TOO_LATE = errors.UNREADABLE._replace(
@@ -51,6 +52,7 @@ class Worker(ThreadWorker):
     def init_process(self) -> None:
         self._arriving: dict[Any, Arrival] = {}
         self._gathered = 0
+        self._sampled_at = 0.0
         # Asked for dozens of times a request, each time through two calls; in a worker they change no more.
         vars(self.cfg).update({name: setting.get() for name, setting in self.cfg.settings.items()})
         super().init_process()
@@ -83,6 +85,9 @@ class Worker(ThreadWorker):
         """Called at least once a second: those who took too long are told so."""
         super().murder_pending()
         now = time.monotonic()
+        if now >= self._sampled_at + SAMPLE_SECONDS:
+            self._sampled_at = now
+            metrics.sample()
         for conn, arrival in list(self._arriving.items()):
             # A worker that stops does not wait for those who have said nothing yet.
             grace = 0 if self.alive or arrival.data else self.whole_seconds - REFUSED_SECONDS

@@ -77,7 +77,7 @@ def test_a_killed_workers_counts_stay_and_its_gauges_go(served: gunicorn_server.
     before_kill = _welcomes(served)
     assert Client(served.port).get("/readyz").status == 200  # a worker has a connection now
     idle = ("icmp_pool_connections", frozenset({("state", "idle")}))
-    assert _page(served)[idle] >= 1
+    gunicorn_server.until(lambda: _page(served)[idle] >= 1)  # told once a second
     server = _master(served)
     before = {child.pid for child in server.children()}
     for child in server.children():
