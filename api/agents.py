@@ -10,7 +10,7 @@ from flask import Blueprint
 import auth
 from api import contract, paging, trail
 from api.contract import Reply
-from api.parts import tenant
+from api.parts import alone, tenant
 from db import agents
 
 routes = Blueprint("agents", __name__)
@@ -34,8 +34,7 @@ def post_agent(business_id: str, body: dict[str, Any]) -> Reply:
 def get_agents(business_id: str, query: dict[str, Any]) -> Reply:
     """The business's agents, newest first."""
     page = paging.page_of(query)
-    with tenant(business_id) as conn:
-        rows = agents.list_page(conn, business_id, page)
+    rows = agents.list_page(alone(business_id), business_id, page)
     return paging.listed(rows, page, lambda row: (row.created_at, row.agent_id))
 
 
@@ -44,8 +43,7 @@ def get_agents(business_id: str, query: dict[str, Any]) -> Reply:
 @contract.contract(gives="agent")
 def get_agent(business_id: str, agent_id: str) -> agents.Agent:
     """One agent."""
-    with tenant(business_id) as conn:
-        return agents.get(conn, business_id, agent_id)
+    return agents.get(alone(business_id), business_id, agent_id)
 
 
 @routes.patch("/agents/<agent_id>")

@@ -10,7 +10,7 @@ from typing import Any
 from api import money, paging, trail
 from api.contract import Reply
 from api.errors import InvalidRequest
-from api.parts import tenant
+from api.parts import alone, tenant
 from db.catalogue import Row, Shelf
 
 QUERY: dict[str, dict[str, Any]] = paging.QUERY | {
@@ -33,15 +33,13 @@ def post(shelf: Shelf[Row], business_id: str, body: Mapping[str, Any]) -> Reply:
 def listed(shelf: Shelf[Row], business_id: str, query: Mapping[str, Any]) -> Reply:
     """A page of the shelf, newest first."""
     page = paging.page_of(query)
-    with tenant(business_id) as conn:
-        rows = shelf.list_page(conn, business_id, paging.filters_of(query), page)
+    rows = shelf.list_page(alone(business_id), business_id, paging.filters_of(query), page)
     return paging.listed(rows, page, lambda row: (row.created_at, getattr(row, shelf.key)))
 
 
 def get(shelf: Shelf[Row], business_id: str, row_id: str) -> Row:
     """One row."""
-    with tenant(business_id) as conn:
-        return shelf.get(conn, business_id, row_id)
+    return shelf.get(alone(business_id), business_id, row_id)
 
 
 def patch(shelf: Shelf[Row], business_id: str, row_id: str, body: Mapping[str, Any]) -> Row:

@@ -12,7 +12,7 @@ import db
 from api import contract, paging
 from api.contract import Reply
 from api.errors import InvalidRequest
-from api.parts import parts, tenant
+from api.parts import alone, parts
 from db import businesses, events
 
 routes = Blueprint("events", __name__)
@@ -53,8 +53,7 @@ def post_events(body: Any) -> Any:
 def get_events(business_id: str, query: dict[str, Any]) -> Reply:
     """The business's events, newest first."""
     page = paging.page_of(query)
-    with tenant(business_id) as conn:
-        rows = events.list_page(conn, business_id, paging.filters_of(query), page)
+    rows = events.list_page(alone(business_id), business_id, paging.filters_of(query), page)
     return paging.listed(rows, page, lambda row: (row.event_timestamp, row.event_id))
 
 

@@ -14,7 +14,7 @@ import db
 from api import contract, money, paging
 from api.contract import Reply
 from api.errors import InvalidRequest
-from api.parts import tenant
+from api.parts import alone, tenant
 from db import orders, products, services, users
 
 routes = Blueprint("orders", __name__)
@@ -47,8 +47,7 @@ def post_order(business_id: str, body: dict[str, Any]) -> Reply:
 def get_orders(business_id: str, query: dict[str, Any]) -> Reply:
     """The business's orders, newest first."""
     page = paging.page_of(query)
-    with tenant(business_id) as conn:
-        rows = orders.list_page(conn, business_id, paging.filters_of(query), page)
+    rows = orders.list_page(alone(business_id), business_id, paging.filters_of(query), page)
     return paging.listed(rows, page, lambda row: (row.created_at, row.order_id))
 
 
@@ -57,8 +56,7 @@ def get_orders(business_id: str, query: dict[str, Any]) -> Reply:
 @contract.contract(gives="order")
 def get_order(business_id: str, order_id: str) -> orders.Order:
     """One order."""
-    with tenant(business_id) as conn:
-        return orders.get(conn, business_id, order_id)
+    return orders.get(alone(business_id), business_id, order_id)
 
 
 @routes.patch("/orders/<order_id>")

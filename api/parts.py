@@ -19,6 +19,7 @@ from api.setups import Setups
 from api.slots import Slots
 from api.traces import Model, Traces
 from db import businesses, keys
+from db.batch import Single
 from db.cipher import Cipher
 from nlp.egress import Egress
 from nlp.side_by_side import Threads
@@ -56,6 +57,16 @@ def tenant(business_id: str) -> Iterator[db.Connection]:
         g.audit_scope = business_id
         yield conn
         trail.record_change(conn, business_id)
+
+
+def alone(business_id: str) -> db.Connection:
+    """Stands in for `tenant` where one statement reads all that a view gives: a round trip instead of three."""
+    g.business_id = business_id
+    conn = Single(parts().database, business_id)
+    if auth.caller().is_master and not businesses.known(conn, [business_id]):
+        raise db.NotFound
+    g.audit_scope = business_id
+    return conn
 
 
 @contextmanager
