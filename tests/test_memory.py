@@ -17,7 +17,7 @@ app.create_app()
 print(json.dumps(sorted(sys.modules)))
 """
 # Each is for something that is set, asked for or run apart from the server; `rich` is Flask-Limiter's command line.
-NEVER = {"boto3", "botocore", "opentelemetry", "redis", "yaml", "psutil", "rich", "openai.resources"}
+NEVER = {"boto3", "botocore", "opentelemetry", "redis", "yaml", "psutil", "rich"}
 OWN = {"nlp.offline", "api.launch", "api.demo", "api.config_file", "db.embedded", "db.ownership", "db.redis_buckets"}
 
 
@@ -41,5 +41,3 @@ def test_a_server_loads_nothing_heavy_that_it_does_not_need() -> None:
     loaded = _loaded()
     heavy = [name for name in loaded for each in NEVER | OWN if name == each or name.startswith(f"{each}.")]
     assert heavy == []
-    # All of them, which `import openai` takes without nlp/light_openai.py, are four hundred more.
-    assert 0 < sum(name.startswith("openai.types.") for name in loaded) < 150
