@@ -10,6 +10,7 @@ import socket
 import stat
 import subprocess
 import sys
+import tempfile
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -159,17 +160,24 @@ def test_server_that_dies_is_told_with_the_end_of_the_log(tmp_path: Path) -> Non
     assert _processes(tmp_path) == []
 
 
-def test_the_database_is_started_again_when_somebody_kills_it(tmp_path: Path) -> None:
-    process = _launch(tmp_path, PORT=_free_port(), WEB_CONCURRENCY="1")
+@pytest.fixture
+def near() -> Iterator[Path]:
+    """A folder with a short name: below a long one the database's socket is elsewhere, at another address each time."""
+    with tempfile.TemporaryDirectory(prefix="icmp-near-", dir="/tmp") as name:
+        yield Path(name)
+
+
+def test_the_database_is_started_again_when_somebody_kills_it(near: Path) -> None:
+    process = _launch(near, PORT=_free_port(), WEB_CONCURRENCY="1")
     words = _words(process.stdout)
-    pid_file = tmp_path / ".data" / "postgres" / "cluster" / "postmaster.pid"
+    pid_file = near / ".data" / "postgres" / "cluster" / "postmaster.pid"
     psutil.Process(int(pid_file.read_text().split()[0])).kill()
     assert process.stderr is not None
     assert "is gone, and is started again" in process.stderr.readline()
     assert process.stderr.readline() == "ICMP: its PostgreSQL is there again\n"
     assert _pasted(words)["response"]
     assert _end(process) == (0, "")
-    assert _processes(tmp_path) == []
+    assert _processes(near) == []
 
 
 def test_port_in_use_is_one_line(tmp_path: Path) -> None:
