@@ -94,17 +94,6 @@ def expire_others(conn: Connection, business_id: str, key_id: str, seconds: int)
     )
 
 
-def list_live_ids(conn: Connection, business_id: str) -> list[str]:
-    """The keys that open something now; locked, so that two who each revoke the last but one do not revoke both."""
-    rows = fetch_all(
-        conn,
-        "SELECT key_id FROM api_keys WHERE business_id = %s AND revoked_at IS NULL"
-        " AND (expires_at IS NULL OR expires_at > clock_timestamp()) ORDER BY key_id FOR UPDATE",
-        [business_id],
-    )
-    return [key_id for (key_id,) in rows]
-
-
 def revoke(conn: Connection, business_id: str, key_id: str) -> None:
     """Refuse the key from now on; raises NotFound when there is no such key that is not revoked yet."""
     if not execute(
