@@ -97,8 +97,10 @@ class _Connection:
             raise
 
     def send(self, data: bytes) -> None:
-        self._socket.settimeout(_seconds())
-        self._socket.sendall(data)
+        # With TLS the time limit of sendall is each send's: a reader who takes a little at a time would get it anew.
+        for start in range(0, len(data), bounded.WRITE_BYTES):
+            self._socket.settimeout(_seconds())
+            self._socket.sendall(data[start : start + bounded.WRITE_BYTES])
 
     def response(self, method: str) -> http.client.HTTPResponse:
         """The next response, its head read."""

@@ -146,6 +146,19 @@ def test_a_server_that_drips_is_left_at_the_deadline() -> None:
         called(wire.Transport(1), url, seconds=0.3)
 
 
+def test_a_server_that_takes_a_request_a_little_at_a_time_is_left_at_the_deadline() -> None:
+    def sips(connection: socket.socket) -> None:
+        while connection.recv(50_000):
+            time.sleep(0.05)
+
+    started = time.monotonic()
+    with listening(sips) as url, bounded.within(bounded.Budget(started + 0.3, 1000)):
+        asked = httpx2.Request("POST", url, content=b"x" * 40_000_000)
+        with pytest.raises(httpx2.ReadTimeout):
+            wire.Transport(1).handle_request(asked)
+        assert time.monotonic() - started < 3
+
+
 def test_a_header_with_a_line_break_is_not_sent() -> None:
     with listening(says()) as url, bounded.within(bounded.Budget(time.monotonic() + 10, 1000)):
         asked = httpx2.Request("POST", url, headers={"Authorization": "Bearer a\r\nX-More: b"}, content=b"{}")
