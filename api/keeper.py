@@ -1,4 +1,5 @@
-"""The thread of each process that keeps the leases of its turns alive and takes over turns whose worker was lost."""
+"""The thread of each process that keeps the leases of its turns alive, takes over turns whose worker was lost, forgets
+old requests and has young tables analyzed."""
 
 from __future__ import annotations
 
@@ -13,7 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import db
-from db import message_requests, turn_leases
+from db import message_requests, statistics, turn_leases
 from db.turn_leases import Claim
 from nlp.side_by_side import Threads
 
@@ -27,6 +28,7 @@ LOOKED_AT_ONCE = 500
 FAULTS_IN_A_ROW = 3
 FORGET_SECONDS = 300.0
 FORGOTTEN_AT_ONCE = 5000
+ANALYZE_SECONDS = 2.0
 
 Resume = Callable[[str, str], None]
 
@@ -68,7 +70,7 @@ class Keeper:
         threading.Thread(target=self._watch, args=[resume], name="keeper", daemon=True).start()
 
     def _watch(self, resume: Resume) -> None:
-        renewed = forgot = time.monotonic()
+        renewed = forgot = analyzed = time.monotonic()
         is_blind = False
         while True:
             time.sleep(SWEEP_SECONDS * random.uniform(0.5, 1.0))
@@ -81,6 +83,9 @@ class Keeper:
                 if now - forgot >= FORGET_SECONDS:
                     forgot = now
                     message_requests.forget(self._database, FORGOTTEN_AT_ONCE)
+                if now - analyzed >= ANALYZE_SECONDS:
+                    analyzed = now
+                    statistics.refresh(self._database)
                 is_blind = False
             except db.DatabaseUnavailable as error:
                 if not is_blind:
