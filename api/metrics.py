@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import platform
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import Any
 
 from prometheus_client import Counter, Gauge, Histogram
 
@@ -54,15 +56,21 @@ def model_label(model: str | None) -> str:
     return model if model in _named_models else prices.known_name(model) or OTHER
 
 
+@functools.cache
+def _child(metric: Any, *labels: str | int) -> Any:
+    """A metric under its labels, which are all of small sets; the metric itself looks them up under a lock."""
+    return metric.labels(*labels)
+
+
 def count_request(method: str, route: str, status: int, seconds: float) -> None:
     """One request answered; `method` is one of METHODS or OTHER, `route` the rule, never the path that was sent."""
-    REQUESTS.labels(method, route, status).inc()
-    REQUEST_SECONDS.labels(route).observe(seconds)
+    _child(REQUESTS, method, route, status).inc()
+    _child(REQUEST_SECONDS, route).observe(seconds)
 
 
 def count_turn(outcome: str, seconds: float) -> None:
     """One turn ended: `done`, `degraded` or `failed`, so long after its message was accepted."""
-    TURNS.labels(outcome).inc()
+    _child(TURNS, outcome).inc()
     TURN_SECONDS.observe(seconds)
 
 
@@ -70,32 +78,32 @@ def count_steps(steps: Iterable[Step]) -> None:
     """Rows of the ledger, each to be counted once: when it is written. An unknown cost is not counted."""
     for step in steps:
         model = model_label(step.model)
-        STEPS.labels(step.kind, model, step.outcome).inc()
+        _child(STEPS, step.kind, model, step.outcome).inc()
         if step.outcome == "skipped":
             continue
-        STEP_SECONDS.labels(step.kind).observe(step.latency_ms / 1000)
+        _child(STEP_SECONDS, step.kind).observe(step.latency_ms / 1000)
         if step.model is not None:
-            TOKENS.labels(model, "prompt").inc(step.prompt_tokens)
-            TOKENS.labels(model, "completion").inc(step.completion_tokens)
-            COST_USD.labels(model).inc(float(step.cost_usd or 0))
+            _child(TOKENS, model, "prompt").inc(step.prompt_tokens)
+            _child(TOKENS, model, "completion").inc(step.completion_tokens)
+            _child(COST_USD, model).inc(float(step.cost_usd or 0))
 
 
 class PoolObserver:
     """Hears from the database's pool."""
 
-    latest = (0, 0)  # of this process
+    usage: Callable[[], tuple[int, int]] = staticmethod(lambda: (0, 0))  # of this process
 
     def waited(self, seconds: float) -> None:
         """Somebody got a connection, or none, after so long."""
         POOL_WAIT_SECONDS.observe(seconds)
 
-    def connections(self, busy: int, idle: int) -> None:
-        """So many are lent out, so many stand by."""
-        PoolObserver.latest = busy, idle
+    def watch(self, usage: Callable[[], tuple[int, int]]) -> None:
+        """Who tells how many connections are lent out, and how many stand by."""
+        PoolObserver.usage = staticmethod(usage)
 
 
 def sample() -> None:
     """Show what changes several times a request, and is only ever looked at now and then; called each second and when
     somebody looks."""
-    for state, number in zip(("busy", "idle"), PoolObserver.latest, strict=True):
+    for state, number in zip(("busy", "idle"), PoolObserver.usage(), strict=True):
         POOL_CONNECTIONS.labels(state).set(number)

@@ -15,6 +15,8 @@ from typing import Any, Protocol
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+from db.json_text import encoded
+
 _VERSION = b"\x01"
 _NONCE_BYTES = 12
 
@@ -35,7 +37,6 @@ def _measured(part: str) -> bytes:
 
 # A turn seals and opens dozens of values of few columns.
 _bound_to_column = functools.lru_cache(maxsize=4096)(bound)
-_encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
 
 
 def seal(key: AESGCM, plain: bytes, associated: bytes) -> bytes:
@@ -119,7 +120,7 @@ class Cipher:
     def encrypt(self, table: str, column: str, row_id: str, value: Any) -> bytes:
         """Any JSON value, bound to its business, table, column and row."""
         key_id, key = self._active
-        return _VERSION + key_id + seal(key, _encode(value).encode(), self._associated(table, column, row_id))
+        return _VERSION + key_id + seal(key, encoded(value), self._associated(table, column, row_id))
 
     def decrypt(self, table: str, column: str, row_id: str, stored: bytes | memoryview) -> Any:
         """The JSON value; raises Undecryptable."""
@@ -127,7 +128,8 @@ class Cipher:
         key = self._by_id.get(raw[1:17])
         if raw[:1] != _VERSION or key is None:
             raise Undecryptable(f"{table}.{column} names no known data key")
-        return json.loads(unseal(key, raw[17:], self._associated(table, column, row_id)))
+        # json.loads would first find out in which encoding bytes are.
+        return json.loads(unseal(key, raw[17:], self._associated(table, column, row_id)).decode())
 
     def _associated(self, table: str, column: str, row_id: str) -> bytes:
         return _bound_to_column(self.business_id, table, column) + _measured(row_id)

@@ -39,29 +39,36 @@ CONFLICTS = {
 }
 
 
+_AWAY = (
+    psycopg2.OperationalError,
+    psycopg2.InterfaceError,
+    # A database without our role or tables: not migrated yet, or another one than was meant.
+    errors.UndefinedTable,
+    errors.UndefinedFunction,
+    errors.InvalidParameterValue,
+)
+
+
 @contextmanager
 def translated() -> Iterator[None]:
     """Driver errors leave as ours: conflicts by the constraint's name, lost connections as DatabaseUnavailable."""
     try:
         yield
-    except errors.UniqueViolation as error:
+    except psycopg2.Error as error:
+        translation = translation_of(error)
+        if translation is None:
+            raise
+        raise translation from error
+
+
+def translation_of(error: psycopg2.Error) -> Exception | None:
+    """Our exception for a driver's; None where it means a fault of ours."""
+    if isinstance(error, errors.UniqueViolation):
         text = CONFLICTS.get(error.diag.constraint_name or "")
-        if text is None:
-            raise
-        raise Conflict(text) from error
-    except errors.ForeignKeyViolation as error:
-        raise Conflict("something that this refers to was deleted at the same time") from error
-    except (
-        psycopg2.OperationalError,
-        psycopg2.InterfaceError,
-        # A database without our role or tables: not migrated yet, or another one than was meant.
-        errors.UndefinedTable,
-        errors.UndefinedFunction,
-        errors.InvalidParameterValue,
-    ) as error:
-        raise DatabaseUnavailable(type(error).__name__) from error
-    except psycopg2.DatabaseError as error:
-        # Of no kind of its own: the driver lost the connection in the middle of an answer.
-        if type(error) is not psycopg2.DatabaseError:
-            raise
-        raise DatabaseUnavailable(type(error).__name__) from error
+        return None if text is None else Conflict(text)
+    if isinstance(error, errors.ForeignKeyViolation):
+        return Conflict("something that this refers to was deleted at the same time")
+    # Of no kind of its own: the driver lost the connection in the middle of an answer.
+    if isinstance(error, _AWAY) or type(error) is psycopg2.DatabaseError:
+        return DatabaseUnavailable(type(error).__name__)
+    return None

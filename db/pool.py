@@ -23,8 +23,8 @@ class Observer(Protocol):
     def waited(self, seconds: float) -> None:
         """Somebody got a connection, or none, after so long."""
 
-    def connections(self, busy: int, idle: int) -> None:
-        """So many are lent out, so many stand by."""
+    def watch(self, usage: Callable[[], tuple[int, int]]) -> None:
+        """Whom to ask how many connections are lent out, and how many stand by."""
 
 
 class _Waiter:
@@ -45,6 +45,13 @@ class Pool:
         self._lock = threading.Lock()
         self._abandoned: list[Any] = []
         self._reset()
+        if observer is not None:
+            observer.watch(self.usage)
+
+    def usage(self) -> tuple[int, int]:
+        """How many connections are lent out, and how many stand by."""
+        slots = list(self._slots)
+        return self._size - len(slots), sum(slot is not None for slot in slots)
 
     def _reset(self) -> None:
         self._pid = os.getpid()
@@ -86,9 +93,7 @@ class Pool:
         with self._lock:
             self._leave_inherited()
             if self._slots and not self._waiters:
-                slot = self._slots.pop()
-                self._tell()
-                return slot
+                return self._slots.pop()
             waiter = _Waiter()
             self._waiters.append(waiter)
         waiter.ready.wait(timeout_seconds)
@@ -108,17 +113,11 @@ class Pool:
         with self._lock:
             if not self._waiters:
                 self._slots.append(slot)
-                self._tell()
                 return
             # Hand over in the order of asking: with a plain semaphore newcomers starve those who wait.
             waiter = self._waiters.popleft()
             waiter.slot, waiter.served = slot, True
             waiter.ready.set()
-
-    def _tell(self) -> None:
-        if self._observer is not None:
-            idle = sum(slot is not None for slot in self._slots)
-            self._observer.connections(self._size - len(self._slots), idle)
 
 
 def _is_alive(connection: Any) -> bool:

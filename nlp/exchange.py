@@ -101,7 +101,7 @@ class Exchange:
 
 def hold(step: PromptStep, turn: Turn, ask: Ask, teller: Teller | None = None) -> Exchange:
     """Ask, and once more with the fault named when the answer cannot be used. Raises nothing of the model's."""
-    request = replace(_request(step, turn), on_text=teller)
+    request = _request(step, turn, teller)
     held = Exchange(turn, request)
     started = time.monotonic()
     try:
@@ -140,7 +140,7 @@ def skipped(kind: str, turn: Turn) -> Step:
     )
 
 
-def _request(step: PromptStep, turn: Turn) -> llm.Request:
+def _request(step: PromptStep, turn: Turn, teller: Teller | None = None) -> llm.Request:
     settings = messages.settings(step.KIND, turn.stage_or_best)
     if step.KIND == response_generation.KIND and turn.agent is not None:
         settings = {**turn.agent.model_settings, **settings}
@@ -152,15 +152,17 @@ def _request(step: PromptStep, turn: Turn) -> llm.Request:
         model=model,
         settings={name: value for name, value in settings.items() if value is not None},
         deadline=turn.deadline,
+        on_text=teller,
     )
 
 
 def _heard(held: Exchange, answer: llm.Answer) -> Exchange:
-    heard = replace(held, answers=(*held.answers, answer), value=None, fault=None)
+    value = fault = None
     try:
-        return replace(heard, value=_usable(answer, held.request.schema))
+        value = _usable(answer, held.request.schema)
     except ModelAnswerInvalid as invalid:
-        return replace(heard, fault=str(invalid))
+        fault = str(invalid)
+    return replace(held, answers=(*held.answers, answer), value=value, fault=fault)
 
 
 def _again(request: llm.Request, held: Exchange) -> llm.Request:

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import random
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import httpx2
 import openai
 from openai._models import FinalRequestOptions
 
+from db.json_text import encoded
 from nlp import bounded, llm_replies, llm_stream, wire
 from nlp.breaker import Breaker, BreakerOpen, Health
 from nlp.errors import ModelUnavailable
@@ -30,7 +30,6 @@ BACKOFF_SECONDS = 0.5
 # How long the end of a stream's body may take after its last event; then the connection is not used again.
 LAST_BYTES_SECONDS = 0.05
 
-_encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
 _OTHER_NAMES = {"max_tokens": "max_completion_tokens", "max_completion_tokens": "max_tokens"}
 _STREAMING: Mapping[str, Any] = {"stream": True, "stream_options": {"include_usage": True}}
 
@@ -115,6 +114,7 @@ class Model:
         del self._ready.headers["Content-Length"]  # that of the empty body
         if self._ready.url.userinfo:
             next(httpx2.BasicAuth(self._ready.url.username, self._ready.url.password).auth_flow(self._ready))
+        self._headers = self._ready.headers.raw
 
     def ask(self, request: Request) -> Answer:
         """The model's answer, whatever it says; raises ModelUnavailable."""
@@ -126,7 +126,7 @@ class Model:
         while True:
             attempts += 1
             try:
-                answer = self._tried(request, listener, deadline)
+                fields = self._tried(request, listener, deadline)
             except (openai.BadRequestError, openai.UnprocessableEntityError) as error:
                 if attempts > MAX_ADAPTATIONS or not self._adapt(request, error, listener):
                     raise _unavailable(error, attempts) from None
@@ -140,7 +140,7 @@ class Model:
                 retries += 1
             else:
                 taken_ms = (time.monotonic() - started) * 1000
-                return replace(answer, attempts=attempts, latency_ms=taken_ms)
+                return Answer(**fields, attempts=attempts, latency_ms=taken_ms)
             if listener is not None and listener.has_heard:
                 # What was told cannot be taken back: the next answer comes as a whole.
                 listener = None
@@ -149,13 +149,13 @@ class Model:
         """Close the idle connections."""
         self._client.close()
 
-    def _tried(self, request: Request, listener: Listener | None, deadline: float) -> Answer:
-        """One call, unless the model's breaker is open, which hears how it went."""
+    def _tried(self, request: Request, listener: Listener | None, deadline: float) -> dict[str, Any]:
+        """One call, unless the model's breaker is open, which hears how it went; the answer's fields."""
         ticket = self._breaker.enter(request.model)
         began = time.monotonic()
         health: Health = "unknown"
         try:
-            answer = self._once(request, listener, deadline)
+            fields = self._once(request, listener, deadline)
             health = "well"
         except (openai.OpenAIError, httpx2.HTTPError, llm_replies.BadReply) as error:
             health = llm_replies.health(_unavailable(error, 1).reason)
@@ -165,9 +165,9 @@ class Model:
             raise
         finally:
             self._breaker.leave(ticket, health)
-        return answer
+        return fields
 
-    def _once(self, request: Request, listener: Listener | None, deadline: float) -> Answer:
+    def _once(self, request: Request, listener: Listener | None, deadline: float) -> dict[str, Any]:
         budget = bounded.Budget(deadline, self._byte_cap * (1 if listener is None else llm_stream.BYTES_PER_BYTE))
         if not budget.remaining():
             raise llm_replies.BadReply("timeout")
@@ -175,7 +175,7 @@ class Model:
             with bounded.within(budget):
                 response = self._sent(request, listener)
                 try:
-                    return Answer(**self._read(response, listener, budget))
+                    return self._read(response, listener, budget)
                 finally:
                     response.close()
         except (openai.APIConnectionError, httpx2.HTTPError):
@@ -187,11 +187,12 @@ class Model:
         """The response, its body unread; raises openai.APIStatusError for one that is an error."""
         # The client's own way from a body to a response costs several times as much as all the rest of a call, each
         # time for the same address and headers: they are taken from it once, and the transport is asked directly.
+        body = encoded(self._body(request, listener))
         asked = httpx2.Request(
             "POST",
             self._ready.url,
-            headers=self._ready.headers,
-            content=_encode(self._body(request, listener)).encode(),
+            headers=[*self._headers, (b"Content-Length", b"%d" % len(body))],
+            stream=httpx2.ByteStream(body),
         )
         response = self._transport.handle_request(asked)
         response.request = asked
@@ -207,7 +208,7 @@ class Model:
         """The answer's fields; who listens hears them as they come, or whole from a server that does not stream."""
         is_stream = "text/event-stream" in response.headers.get("content-type", "")
         if listener is None or not is_stream:
-            content = response.read()
+            content = _whole(response)
             if len(content) > self._byte_cap:
                 raise llm_replies.BadReply("too_large")
             fields = llm_replies.parsed(content)
@@ -264,6 +265,13 @@ class Model:
             return False
         self._sleep(pause)
         return True
+
+
+def _whole(response: httpx2.Response) -> bytes:
+    """A response's body. The client's own way through its decoders costs more than the reading."""
+    if "content-encoding" in response.headers or not isinstance(response.stream, httpx2.SyncByteStream):
+        return response.read()
+    return b"".join(response.stream)
 
 
 def _wanted(request: Request, listener: Listener | None) -> dict[str, Any]:

@@ -22,6 +22,7 @@ def cost_usd(model: str, prompt_tokens: int, completion_tokens: int) -> float | 
     return round(tokens_cost / 1_000_000, 8)
 
 
+@functools.lru_cache(maxsize=1024)
 def known_name(model: str) -> str | None:
     """The table's name for a model, with or without its date; None when the table lacks it."""
     return model if model in _prices() else _without_date(model) or None

@@ -7,6 +7,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import io
+import re
 import select
 import socket
 import ssl
@@ -23,6 +24,9 @@ from nlp import bounded
 CONNECT_SECONDS = 5.0
 KEEPALIVE_SECONDS = 30.0
 _PIECE_BYTES = 64 * 1024
+_STATUS = re.compile(rb"HTTP/1\.([01]) ([1-9][0-9]{2})(?= |\r?\n)")
+_LINE_BYTES = 64 * 1024
+_MOST_FIELDS = 100
 _PORTS = {"http": 80, "https": 443}
 
 
@@ -43,8 +47,7 @@ class Transport(httpx2.BaseTransport):
             except BaseException:
                 connection.close()
                 raise
-        headers = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in response.getheaders()]
-        return httpx2.Response(response.status, headers=headers, stream=_Body(self, connection, response))
+        return httpx2.Response(response.status, headers=response.fields, stream=_Body(self, connection, response))
 
     def close(self) -> None:
         """Close the idle connections."""
@@ -102,9 +105,9 @@ class _Connection:
             self._socket.settimeout(_seconds())
             self._socket.sendall(data[start : start + bounded.WRITE_BYTES])
 
-    def response(self, method: str) -> http.client.HTTPResponse:
+    def response(self, method: str) -> _Response:
         """The next response, its head read."""
-        response = http.client.HTTPResponse(cast(socket.socket, self), method=method)
+        response = _Response(cast(socket.socket, self), method=method)
         response.begin()
         return response
 
@@ -123,6 +126,52 @@ class _Connection:
     def close(self) -> None:
         with contextlib.suppress(OSError):
             self._socket.close()
+
+
+class _Response(http.client.HTTPResponse):
+    """Reads its head itself: the standard library takes it for an email, and as long as for all the rest of a call."""
+
+    fields: list[tuple[bytes, bytes]]
+
+    def begin(self) -> None:
+        """Read the head, past those that only announce it. Raises HTTPException."""
+        minor, self.status = self._status()
+        self.fields = self._fields()
+        while 100 <= self.status < 200:
+            minor, self.status = self._status()
+            self.fields = self._fields()
+        first = {name.lower(): value.lower() for name, value in reversed(self.fields)}
+        self.chunked = first.get(b"transfer-encoding") == b"chunked"
+        self.chunk_left = None
+        length = first.get(b"content-length", b"")
+        self.length = int(length) if length.isdigit() and not self.chunked else None
+        if self.status in (204, 304):
+            self.length = 0
+        options = first.get(b"connection", b"")
+        is_kept = b"close" not in options if minor else b"keep-alive" in options
+        self.will_close = not is_kept or (self.length is None and not self.chunked)
+
+    def _status(self) -> tuple[int, int]:
+        """HTTP/1's minor version and the status."""
+        match = _STATUS.match(self._line())
+        if match is None:
+            raise http.client.BadStatusLine("")
+        return int(match[1]), int(match[2])
+
+    def _fields(self) -> list[tuple[bytes, bytes]]:
+        fields: list[tuple[bytes, bytes]] = []
+        while line := self._line().strip():
+            name, colon, value = line.partition(b":")
+            if not colon or len(fields) == _MOST_FIELDS:
+                raise http.client.HTTPException("headers that cannot be read")
+            fields.append((name, value.strip()))
+        return fields
+
+    def _line(self) -> bytes:
+        line = self.fp.readline(_LINE_BYTES)
+        if not line.endswith(b"\n"):
+            raise http.client.HTTPException("the head ends within a line, or a line does not end")
+        return line
 
 
 class _Incoming(io.RawIOBase):
@@ -144,7 +193,7 @@ class _Incoming(io.RawIOBase):
 class _Body(httpx2.SyncByteStream):
     """The rest of a response. A connection whose body was read to its end is kept."""
 
-    def __init__(self, owner: Transport, connection: _Connection, response: http.client.HTTPResponse) -> None:
+    def __init__(self, owner: Transport, connection: _Connection, response: _Response) -> None:
         self._owner, self._connection, self._response = owner, connection, response
         self._is_closed = False
 
