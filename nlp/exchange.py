@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
+from db.json_text import encoded
 from db.turns import Step
 from nlp import fields, llm, messages, prices, response_generation
 from nlp.errors import ModelAnswerInvalid, ModelUnavailable
@@ -192,7 +193,7 @@ def _usable(answer: llm.Answer, schema: Mapping[str, Any] | None) -> Any:
 def _value(text: str, schema: Mapping[str, Any]) -> Any:
     try:
         value = json.loads(text, parse_constant=_refuse_constant, parse_float=_finite, parse_int=_bounded)
-        told = json.dumps(value, ensure_ascii=False).encode()
+        told = encoded(value)
     except (ValueError, RecursionError):
         raise ModelAnswerInvalid("it was not valid JSON") from None
     if b"\\u0000" in told:

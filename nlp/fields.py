@@ -11,6 +11,7 @@ import referencing
 from jsonschema import Draft202012Validator, FormatChecker, ValidationError, validators
 from jsonschema.exceptions import best_match
 
+from db.json_text import encoded
 from nlp import schema_rules
 
 # How limits that strict structured output leaves out are told in words, in this order.
@@ -65,7 +66,7 @@ def schema_fault(schema: Mapping[str, Any], value: Any) -> str | None:
 
 
 def _canonical(schema: Mapping[str, Any]) -> str:
-    return json.dumps(schema)
+    return encoded(schema).decode()
 
 
 def _field_schema(output_schema: Mapping[str, Any], name: str) -> dict[str, Any]:
@@ -88,7 +89,26 @@ def _pattern(validator: Any, pattern: str, value: Any, _schema: Any) -> Iterator
         yield ValidationError(f"{value!r} does not match the pattern {pattern!r}")
 
 
-_KEYWORDS = {"pattern": _pattern, "uniqueItems": schema_rules.unique_items}
+def _properties(validator: Any, properties: Mapping[str, Any], value: Any, _schema: Any) -> Iterator[ValidationError]:
+    """As the library's own keyword, but without going down into what is only a type: most fields of an answer are."""
+    if validator.is_type(value, "object"):
+        for name, node in properties.items():
+            if name in value and not _is_of_its_type(node, value[name]):
+                yield from validator.descend(value[name], node, path=name, schema_path=name)
+
+
+def _is_of_its_type(node: Any, value: Any) -> bool:
+    """Whether a type, as an answer schema gives it, is all that the node asks for, and the value is of it."""
+    if type(node) is not dict or not node.keys() <= _TYPE_ALONE:
+        return False
+    wanted = node.get("type")
+    name = _NAMES_OF_TYPES.get(type(value))
+    return name is not None and (wanted == name or (type(wanted) is list and name in wanted))
+
+
+_TYPE_ALONE = {"type", "description"}
+_NAMES_OF_TYPES = {str: "string", float: "number", bool: "boolean", type(None): "null"}
+_KEYWORDS = {"pattern": _pattern, "properties": _properties, "uniqueItems": schema_rules.unique_items}
 _Validator: Any = validators.extend(Draft202012Validator, _KEYWORDS)  # type: ignore[no-untyped-call]
 
 

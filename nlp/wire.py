@@ -24,9 +24,8 @@ from nlp import bounded
 CONNECT_SECONDS = 5.0
 KEEPALIVE_SECONDS = 30.0
 _PIECE_BYTES = 64 * 1024
-_STATUS = re.compile(rb"HTTP/1\.([01]) ([1-9][0-9]{2})(?= |\r?\n)")
-_LINE_BYTES = 64 * 1024
-_MOST_FIELDS = 100
+_STATUS = re.compile(rb"HTTP/1\.([01]) ([1-9][0-9]{2})(?= |$)")
+_HEAD_BYTES = 32 * 1024
 _PORTS = {"http": 80, "https": 443}
 
 
@@ -135,11 +134,9 @@ class _Response(http.client.HTTPResponse):
 
     def begin(self) -> None:
         """Read the head, past those that only announce it. Raises HTTPException."""
-        minor, self.status = self._status()
-        self.fields = self._fields()
-        while 100 <= self.status < 200:
-            minor, self.status = self._status()
-            self.fields = self._fields()
+        self.status = 100
+        while self.status < 200:
+            minor = self._read_head()
         first = {name.lower(): value.lower() for name, value in reversed(self.fields)}
         self.chunked = first.get(b"transfer-encoding") == b"chunked"
         self.chunk_left = None
@@ -151,27 +148,27 @@ class _Response(http.client.HTTPResponse):
         is_kept = b"close" not in options if minor else b"keep-alive" in options
         self.will_close = not is_kept or (self.length is None and not self.chunked)
 
-    def _status(self) -> tuple[int, int]:
-        """HTTP/1's minor version and the status."""
-        match = _STATUS.match(self._line())
+    def _read_head(self) -> int:
+        """Read a status and fields; HTTP/1's minor version."""
+        lines = self._lines()
+        match = _STATUS.match(lines[0])
         if match is None:
             raise http.client.BadStatusLine("")
-        return int(match[1]), int(match[2])
+        self.status = int(match[2])
+        self.fields = [(name, value.strip()) for name, colon, value in (line.partition(b":") for line in lines[1:])]
+        if not all(b":" in line for line in lines[1:]):
+            raise http.client.HTTPException("a header without a name")
+        return int(match[1])
 
-    def _fields(self) -> list[tuple[bytes, bytes]]:
-        fields: list[tuple[bytes, bytes]] = []
-        while line := self._line().strip():
-            name, colon, value = line.partition(b":")
-            if not colon or len(fields) == _MOST_FIELDS:
-                raise http.client.HTTPException("headers that cannot be read")
-            fields.append((name, value.strip()))
-        return fields
-
-    def _line(self) -> bytes:
-        line = self.fp.readline(_LINE_BYTES)
-        if not line.endswith(b"\n"):
-            raise http.client.HTTPException("the head ends within a line, or a line does not end")
-        return line
+    def _lines(self) -> list[bytes]:
+        """The lines of a head, which is followed by an empty one."""
+        head = self.fp.readline(_HEAD_BYTES)
+        while not head.endswith((b"\r\n\r\n", b"\n\n")):
+            line = self.fp.readline(_HEAD_BYTES)
+            head += line
+            if not line or len(head) > _HEAD_BYTES:
+                raise http.client.HTTPException("a head without an end")
+        return head.splitlines()[:-1]
 
 
 class _Incoming(io.RawIOBase):

@@ -6,6 +6,7 @@ import time
 from typing import Any
 
 import pytest
+from jsonschema import Draft202012Validator
 
 from nlp import fields, schema_rules
 from nlp.errors import BadSchema
@@ -240,3 +241,14 @@ def test_schema_that_cannot_be_used_is_refused_with_its_place(schema: Any, words
     with pytest.raises(BadSchema) as caught:
         fields.check(schema)
     assert words in str(caught.value)
+
+
+@pytest.mark.parametrize("value", ["text", "", 5, 5.0, 5.5, 2**70, True, None, [], ["a"], {}, {"a": 1}])
+def test_the_quick_way_past_plain_types_says_what_the_library_says(value: Any) -> None:
+    names = ["string", "number", "integer", "boolean", "null", "array", "object"]
+    wanted: list[Any] = [*names, *([one, other] for one in names for other in names if one != other)]
+    nodes = [{"type": each, "description": "d"} for each in wanted] + [{"type": "string", "enum": ["text"]}, {}, True]
+    for node in [*nodes, False, {"type": "number", "maximum": 5}]:
+        schema = {"type": "object", "properties": {"a": node}}
+        is_valid = Draft202012Validator(schema).is_valid({"a": value})
+        assert (fields.schema_fault(schema, {"a": value}) is None) == is_valid, node

@@ -101,7 +101,12 @@ def test_no_more_connections_are_kept_than_it_may() -> None:
         b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n-5\r\nhello\r\n",
         b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nsoon\r\nhello\r\n",
         b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhel",
-        b"HTTP/1.1 200 OK\r\n" + b"A: b\r\n" * 200 + b"\r\n",
+        b"HTTP/1.1 200 OK\r\n" + b"A: b\r\n" * 20_000 + b"\r\n",
+        b"HTTP/1.1 200 OK\r\nno header\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n",
+        b"HTTP/1.1 100 Continue\r\n\r\n" * 10_000,
+        b"HTTP/2 200\r\n\r\n",
+        b"\r\nHTTP/1.1 200 OK\r\n\r\n",
         b"HTTP/1.1 200 OK\r\nA: " + b"b" * 70_000 + b"\r\n\r\n",
         b"HTTP/1.1 twohundred\r\n\r\n",
         b"\x16\x03\x01 hello",
@@ -111,6 +116,24 @@ def test_no_more_connections_are_kept_than_it_may() -> None:
 def test_what_is_no_response_is_a_fault_of_the_transport(told: bytes) -> None:
     with listening(says(told)) as url, pytest.raises(httpx2.TransportError):
         called(wire.Transport(1), url, byte_cap=200_000)
+
+
+@pytest.mark.parametrize(
+    ("told", "is_kept"),
+    [
+        (b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: a\r\n\r\n" + TOLD, True),
+        (b"HTTP/1.1 200\r\ncontent-length:2\r\n\r\nok", True),
+        (b"HTTP/1.1 200 OK\nContent-Length: 2\n\nok", True),
+        (b"HTTP/1.1 200 OK\r\nTRANSFER-ENCODING: Chunked\r\nContent-Length: 9\r\n\r\n2\r\nok\r\n0\r\n\r\n", True),
+        (b"HTTP/1.1 200 OK\r\nConnection: Close\r\nContent-Length: 2\r\n\r\nok", False),
+        (b"HTTP/1.0 200 OK\r\nConnection: Keep-Alive\r\nContent-Length: 2\r\n\r\nok", True),
+        (b"HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\nok", False),
+    ],
+)
+def test_a_connection_is_kept_when_its_response_says_so(told: bytes, is_kept: bool) -> None:
+    with listening(*([says(told, TOLD)] if is_kept else [says(told), says(TOLD)])) as url:
+        transport = wire.Transport(1)
+        assert called(transport, url) == called(transport, url) == b"ok"
 
 
 def test_a_body_without_a_length_ends_with_its_connection() -> None:
