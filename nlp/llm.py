@@ -6,7 +6,7 @@ import contextlib
 import logging
 import random
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -208,14 +208,14 @@ class Model:
         """The answer's fields; who listens hears them as they come, or whole from a server that does not stream."""
         is_stream = "text/event-stream" in response.headers.get("content-type", "")
         if listener is None or not is_stream:
-            content = _whole(response)
+            content = b"".join(_pieces(response))
             if len(content) > self._byte_cap:
                 raise llm_replies.BadReply("too_large")
             fields = llm_replies.parsed(content)
             if listener is not None:
                 listener(fields["text"] or "")
             return fields
-        pieces = response.iter_bytes()
+        pieces = _pieces(response)
         fields = llm_stream.parsed(pieces, listener, self._byte_cap)
         budget.deadline = min(budget.deadline, time.monotonic() + LAST_BYTES_SECONDS)
         with contextlib.suppress(httpx2.HTTPError):
@@ -267,11 +267,11 @@ class Model:
         return True
 
 
-def _whole(response: httpx2.Response) -> bytes:
-    """A response's body. The client's own way through its decoders costs more than the reading."""
+def _pieces(response: httpx2.Response) -> Iterator[bytes]:
+    """A response's body as it comes. The client's own way through its decoders costs more than the reading."""
     if "content-encoding" in response.headers or not isinstance(response.stream, httpx2.SyncByteStream):
-        return response.read()
-    return b"".join(response.stream)
+        return response.iter_bytes()
+    return iter(response.stream)
 
 
 def _wanted(request: Request, listener: Listener | None) -> dict[str, Any]:

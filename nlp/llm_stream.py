@@ -109,10 +109,14 @@ class _Reply:
         return self._grown(delta.get("content") or "")
 
     def _grown(self, said: str) -> str:
+        if said.isascii() and not self._half:
+            return self._kept(said)
         # A character outside the basic plane may come as two halves in two chunks.
         whole = (self._half + said).encode("utf-16-le", "surrogatepass").decode("utf-16-le", "surrogatepass")
         self._half = whole[-1:] if "\ud800" <= whole[-1:] <= "\udbff" else ""
-        text = llm_replies.as_text(whole.removesuffix(self._half)) or ""
+        return self._kept(llm_replies.as_text(whole.removesuffix(self._half)) or "")
+
+    def _kept(self, text: str) -> str:
         self._bytes_left -= len(text.encode())
         if self._bytes_left < 0:
             raise BadReply("too_large")
