@@ -12,7 +12,7 @@ import psycopg2.extras
 
 from db import pool
 from db.errors import Conflict, DatabaseUnavailable, KeysUnavailable, NotFound, translated, translation_of
-from db.json_text import encoded
+from json_text import encoded
 
 __all__ = [
     "Conflict",

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from db.json_text import encoded
+from json_text import encoded
 
 _VERSION = b"\x01"
 _NONCE_BYTES = 12

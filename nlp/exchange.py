@@ -9,8 +9,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
-from db.json_text import encoded
 from db.turns import Step
+from json_text import encoded
 from nlp import fields, llm, messages, prices, response_generation
 from nlp.errors import ModelAnswerInvalid, ModelUnavailable
 from nlp.telling import Teller

@@ -11,7 +11,7 @@ import referencing
 from jsonschema import Draft202012Validator, FormatChecker, ValidationError, validators
 from jsonschema.exceptions import best_match
 
-from db.json_text import encoded
+from json_text import encoded
 from nlp import schema_rules
 
 # How limits that strict structured output leaves out are told in words, in this order.

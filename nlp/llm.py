@@ -6,7 +6,7 @@ import contextlib
 import logging
 import random
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,7 +14,7 @@ import httpx2
 import openai
 from openai._models import FinalRequestOptions
 
-from db.json_text import encoded
+from json_text import encoded
 from nlp import bounded, llm_replies, llm_stream, wire
 from nlp.breaker import Breaker, BreakerOpen, Health
 from nlp.errors import ModelUnavailable
@@ -112,9 +112,7 @@ class Model:
         options = FinalRequestOptions.construct(method="post", url="/chat/completions", json_data={})
         self._ready = self._client._build_request(options)
         del self._ready.headers["Content-Length"]  # that of the empty body
-        if self._ready.url.userinfo:
-            next(httpx2.BasicAuth(self._ready.url.username, self._ready.url.password).auth_flow(self._ready))
-        self._headers = self._ready.headers.raw
+        self._headers = _authorized(self._ready).headers.raw
 
     def ask(self, request: Request) -> Answer:
         """The model's answer, whatever it says; raises ModelUnavailable."""
@@ -208,14 +206,14 @@ class Model:
         """The answer's fields; who listens hears them as they come, or whole from a server that does not stream."""
         is_stream = "text/event-stream" in response.headers.get("content-type", "")
         if listener is None or not is_stream:
-            content = b"".join(_pieces(response))
+            content = b"".join(wire.pieces(response))
             if len(content) > self._byte_cap:
                 raise llm_replies.BadReply("too_large")
             fields = llm_replies.parsed(content)
             if listener is not None:
                 listener(fields["text"] or "")
             return fields
-        pieces = _pieces(response)
+        pieces = wire.pieces(response)
         fields = llm_stream.parsed(pieces, listener, self._byte_cap)
         budget.deadline = min(budget.deadline, time.monotonic() + LAST_BYTES_SECONDS)
         with contextlib.suppress(httpx2.HTTPError):
@@ -267,11 +265,11 @@ class Model:
         return True
 
 
-def _pieces(response: httpx2.Response) -> Iterator[bytes]:
-    """A response's body as it comes. The client's own way through its decoders costs more than the reading."""
-    if "content-encoding" in response.headers or not isinstance(response.stream, httpx2.SyncByteStream):
-        return response.iter_bytes()
-    return iter(response.stream)
+def _authorized(request: httpx2.Request) -> httpx2.Request:
+    """The request with the name and password of its address, if it has any, in its headers."""
+    if request.url.userinfo:
+        next(httpx2.BasicAuth(request.url.username, request.url.password).auth_flow(request))
+    return request
 
 
 def _wanted(request: Request, listener: Listener | None) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from db.json_text import encoded
+from json_text import encoded
 
 
 @pytest.mark.parametrize(
