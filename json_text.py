@@ -12,7 +12,7 @@ _slowly = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",",
 
 
 def encoded(value: Any) -> bytes:
-    """Any JSON value; numbers that JSON lacks become null. Raises TypeError or ValueError for anything else."""
+    """Any JSON value; NaN and infinity become null or are refused. Raises TypeError or ValueError for anything else."""
     try:
         return orjson.dumps(value, option=orjson.OPT_PASSTHROUGH_DATACLASS | orjson.OPT_PASSTHROUGH_DATETIME)
     except TypeError:

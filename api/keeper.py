@@ -1,5 +1,5 @@
-"""The thread of each process that keeps the leases of its turns alive, takes over turns whose worker was lost, forgets
-old requests and has young tables analyzed."""
+"""The thread of each process that keeps the leases of its turns alive and takes over turns whose worker was lost, and
+the one that has young tables analyzed."""
 
 from __future__ import annotations
 
@@ -68,9 +68,11 @@ class Keeper:
                 return
             self._pid = os.getpid()
         threading.Thread(target=self._watch, args=[resume], name="keeper", daemon=True).start()
+        # A thread of its own: leases must not wait for it.
+        threading.Thread(target=self._analyze, name="statistics", daemon=True).start()
 
     def _watch(self, resume: Resume) -> None:
-        renewed = forgot = analyzed = time.monotonic()
+        renewed = forgot = time.monotonic()
         is_blind = False
         while True:
             time.sleep(SWEEP_SECONDS * random.uniform(0.5, 1.0))
@@ -83,9 +85,6 @@ class Keeper:
                 if now - forgot >= FORGET_SECONDS:
                     forgot = now
                     message_requests.forget(self._database, FORGOTTEN_AT_ONCE)
-                if now - analyzed >= ANALYZE_SECONDS:
-                    analyzed = now
-                    statistics.refresh(self._database)
                 is_blind = False
             except db.DatabaseUnavailable as error:
                 if not is_blind:
@@ -93,6 +92,16 @@ class Keeper:
                 is_blind = True
             except Exception:
                 log.exception("watching turns failed")  # the next round may go better; without rounds turns get stuck
+
+    def _analyze(self) -> None:
+        while True:
+            time.sleep(ANALYZE_SECONDS * random.uniform(0.5, 1.0))
+            try:
+                statistics.refresh(self._database)
+            except db.DatabaseUnavailable as error:
+                log.debug("young tables are not analyzed: %s", error)  # the keeper tells of a database that is away
+            except Exception:
+                log.exception("analyzing young tables failed")
 
     def _renew(self, now: float) -> None:
         by_business: dict[str, list[Claim]] = {}

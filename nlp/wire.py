@@ -25,7 +25,8 @@ CONNECT_SECONDS = 5.0
 KEEPALIVE_SECONDS = 30.0
 _PIECE_BYTES = 64 * 1024
 _STATUS = re.compile(rb"HTTP/1\.([01]) ([1-9][0-9]{2})(?= |$)")
-_HEAD_BYTES = 32 * 1024
+_HEAD_BYTES = 64 * 1024
+_FOLD = re.compile(rb"\r?\n[ \t]+")
 _PORTS = {"http": 80, "https": 443}
 
 
@@ -162,13 +163,13 @@ class _Response(http.client.HTTPResponse):
 
     def _lines(self) -> list[bytes]:
         """The lines of a head, which is followed by an empty one."""
-        head = self.fp.readline(_HEAD_BYTES)
-        while not head.endswith((b"\r\n\r\n", b"\n\n")):
+        head = line = self.fp.readline(_HEAD_BYTES)
+        while line not in (b"\r\n", b"\n"):
             line = self.fp.readline(_HEAD_BYTES)
             head += line
             if not line or len(head) > _HEAD_BYTES:
                 raise http.client.HTTPException("a head without an end")
-        return head.splitlines()[:-1]
+        return _FOLD.sub(b" ", head[: -len(line)]).splitlines() or [b""]
 
 
 class _Incoming(io.RawIOBase):

@@ -31,5 +31,7 @@ def test_what_is_no_json_is_refused(value: Any) -> None:
         encoded(value)
 
 
-def test_numbers_that_json_lacks_become_null() -> None:
+def test_numbers_that_json_lacks_never_become_text() -> None:
     assert encoded([float("nan"), float("inf")]) == b"[null,null]"
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        encoded([float("nan"), 2**64])

@@ -122,7 +122,7 @@ def test_functions_that_look_past_the_policies_belong_to_a_role_that_only_reads(
     )
     assert {"find_api_key", "find_session", "known_businesses", "list_businesses"} <= {row[0] for row in functions}
     for name, owner, config, volatility, is_public in functions:
-        if name == "analyze_young_tables":  # tells a number and no row, but only an owner may analyze
+        if name == "analyze_young_table":  # tells a number and no row, but only an owner may analyze
             assert (owner.startswith("icmp"), is_public) == (False, False)
         else:
             assert (owner, volatility, is_public) == ("icmp_lookup", "s", False), name

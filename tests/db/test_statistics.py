@@ -65,7 +65,7 @@ def test_who_finds_another_one_at_it_does_nothing(house: OwnDatabase, database: 
     other = db.Database(house.settings.database_url, pool_size=1)
     _add_turns(house, first=10_000, count=5000)
     with other.transaction(None) as connection:
-        db.execute(connection, "SELECT pg_advisory_xact_lock(hashtextextended('icmp.analyze_young_tables', 0))")
+        db.execute(connection, "SELECT pg_advisory_xact_lock(hashtextextended('icmp.analyze_young_table', 0))")
         assert statistics.refresh(database) == 0
     other.close()
     assert statistics.refresh(database) >= 1

@@ -124,6 +124,8 @@ def test_what_is_no_response_is_a_fault_of_the_transport(told: bytes) -> None:
         (b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: a\r\n\r\n" + TOLD, True),
         (b"HTTP/1.1 200\r\ncontent-length:2\r\n\r\nok", True),
         (b"HTTP/1.1 200 OK\nContent-Length: 2\n\nok", True),
+        (b"HTTP/1.1 200 OK\nContent-Length: 2\n\r\nok", True),
+        (b"HTTP/1.1 200 OK\r\nX-Note: folded\r\n and: on\r\n\tand on\r\nContent-Length: 2\r\n\r\nok", True),
         (b"HTTP/1.1 200 OK\r\nTRANSFER-ENCODING: Chunked\r\nContent-Length: 9\r\n\r\n2\r\nok\r\n0\r\n\r\n", True),
         (b"HTTP/1.1 200 OK\r\nConnection: Close\r\nContent-Length: 2\r\n\r\nok", False),
         (b"HTTP/1.0 200 OK\r\nConnection: Keep-Alive\r\nContent-Length: 2\r\n\r\nok", True),
