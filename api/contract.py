@@ -162,12 +162,13 @@ def shown(value: Any) -> Any:
 
 
 def _unfolded(value: Any) -> Any:
-    if is_dataclass(value) and not isinstance(value, type):
-        return {each.name: shown(getattr(value, each.name)) for each in fields(value)}
-    if isinstance(value, Mapping):
+    # dict before Mapping, whose question is a slow one.
+    if isinstance(value, (dict, Mapping)):
         return {key: shown(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [shown(item) for item in value]
+    if is_dataclass(value) and not isinstance(value, type):
+        return {each.name: shown(getattr(value, each.name)) for each in fields(value)}
     if isinstance(value, datetime):
         return value.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
     if isinstance(value, Decimal):

@@ -107,7 +107,5 @@ def _written(events: queue.SimpleQueue[Event]) -> Iterator[str]:
 
 
 def _shown(kind: str, value: Any) -> str:
-    if kind == "token":  # of plain text, and there are hundreds
-        return f"event: token\ndata: {json.dumps(value, ensure_ascii=False)}\n\n"
     told = errors.told_late(value) if isinstance(value, Exception) else value
     return f"event: {kind}\ndata: {json_text(told)}\n"

@@ -11,7 +11,7 @@ import psycopg2.extensions
 import psycopg2.extras
 
 from db import pool
-from db.errors import Conflict, DatabaseUnavailable, KeysUnavailable, NotFound, translated, translation_of
+from db.errors import Conflict, DatabaseUnavailable, KeysUnavailable, NotFound, raise_ours, translated
 from json_text import encoded
 
 __all__ = [
@@ -100,22 +100,17 @@ class _Borrowed:
         except pool.PoolExhausted as error:
             raise DatabaseUnavailable("no free connection") from error
         except psycopg2.Error as error:
-            translation = translation_of(error)
-            if translation is None:
-                raise
-            raise translation from error
+            raise_ours(error)
+            raise
         return self._connection
 
     def __exit__(self, _kind: object, fault: BaseException | None, _trace: object) -> None:
+        is_broken = True
         try:
             is_broken = fault is not None and not _rolled_back(self._connection)
-        except BaseException:
-            self._pool.checkin(self._connection, broken=True)
-            raise
-        self._pool.checkin(self._connection, broken=is_broken)
-        translation = translation_of(fault) if isinstance(fault, psycopg2.Error) else None
-        if translation is not None:
-            raise translation from fault
+        finally:
+            self._pool.checkin(self._connection, broken=is_broken)
+        raise_ours(fault)
 
 
 def _begin(connection: Connection, business_id: str | None) -> None:

@@ -55,14 +55,18 @@ def translated() -> Iterator[None]:
     try:
         yield
     except psycopg2.Error as error:
-        translation = translation_of(error)
-        if translation is None:
-            raise
+        raise_ours(error)
+        raise
+
+
+def raise_ours(error: BaseException | None) -> None:
+    """Raise our exception for a driver's; nothing for one that means a fault of ours, or that is no driver's."""
+    translation = _ours(error)
+    if translation is not None:
         raise translation from error
 
 
-def translation_of(error: psycopg2.Error) -> Exception | None:
-    """Our exception for a driver's; None where it means a fault of ours."""
+def _ours(error: BaseException | None) -> Exception | None:
     if isinstance(error, errors.UniqueViolation):
         text = CONFLICTS.get(error.diag.constraint_name or "")
         return None if text is None else Conflict(text)

@@ -17,6 +17,8 @@ from nlp import schema_rules
 # How limits that strict structured output leaves out are told in words, in this order.
 _IN_WORDS = ("pattern", "format", "minimum", "maximum", "minLength", "maxLength")
 _MAX_FAULT = 300
+_TYPE_ALONE = {"type", "description"}
+_NAMES_OF_TYPES = {str: "string", float: "number", bool: "boolean", type(None): "null"}
 _FORMAT_CHECKER = FormatChecker(schema_rules.FORMATS)
 
 
@@ -106,8 +108,6 @@ def _is_of_its_type(node: Any, value: Any) -> bool:
     return name is not None and (wanted == name or (type(wanted) is list and name in wanted))
 
 
-_TYPE_ALONE = {"type", "description"}
-_NAMES_OF_TYPES = {str: "string", float: "number", bool: "boolean", type(None): "null"}
 _KEYWORDS = {"pattern": _pattern, "properties": _properties, "uniqueItems": schema_rules.unique_items}
 _Validator: Any = validators.extend(Draft202012Validator, _KEYWORDS)  # type: ignore[no-untyped-call]
 

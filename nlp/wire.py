@@ -155,10 +155,11 @@ class _Response(http.client.HTTPResponse):
         match = _STATUS.match(lines[0])
         if match is None:
             raise http.client.BadStatusLine("")
-        self.status = int(match[2])
-        self.fields = [(name, value.strip()) for name, colon, value in (line.partition(b":") for line in lines[1:])]
-        if not all(b":" in line for line in lines[1:]):
+        named = [line.partition(b":") for line in lines[1:]]
+        if not all(colon for _, colon, _ in named):
             raise http.client.HTTPException("a header without a name")
+        self.status = int(match[2])
+        self.fields = [(name, value.strip()) for name, _, value in named]
         return int(match[1])
 
     def _lines(self) -> list[bytes]:
