@@ -1,7 +1,8 @@
 """The app with faults at the boundaries of its turns: what it is handed is wrapped, the app itself knows nothing.
 
 A request's header `X-Fault: point/kind/id` asks for one fault, which happens once in all processes: the file
-FAULTS/id says that it did. A message with the word POISON kills the worker at its stage selection each time."""
+FAULTS/id says that it did. A message with the word POISON kills the worker at its stage selection each time.
+Each kill takes the other turns of its worker along: MOST_ATTEMPTS is more than so many kills can use up."""
 
 from __future__ import annotations
 
@@ -20,6 +21,7 @@ from flask import Flask
 
 import app as application
 import db
+from db import turn_leases
 from nlp.llm import Answer, Request
 
 KINDS = ("kill", "exception", "lost_connection", "sleep", "stop")
@@ -34,6 +36,7 @@ class Injected(Exception):
 
 def app() -> Flask:
     """What gunicorn serves."""
+    turn_leases.MAX_ATTEMPTS = int(os.environ.get("MOST_ATTEMPTS", turn_leases.MAX_ATTEMPTS))
     made = application.create_app()
     parts = made.extensions["icmp"]
     # Without threads beside it a request does everything itself, and its faults find it.

@@ -7,6 +7,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import Any
@@ -34,31 +35,33 @@ LOOK_UP = {"method": "database_query", "config": {"source": "products", "where":
 STAGE = shop.ORDER_STATUS | {"data_retrieval": LOOK_UP}
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def fired(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("fired")
 
 
-@pytest.fixture(scope="module")
-def server(
-    tmp_path_factory: pytest.TempPathFactory, database_url: str, fired: Path
-) -> Iterator[gunicorn_server.Served]:
-    with gunicorn_server.running(
-        tmp_path_factory.mktemp("served"),
-        database_url,
-        application="tests.api.faulty_turns:app()",
-        WEB_CONCURRENCY="2",
-        FAULTS=str(fired),
-        TURN_LEASE_S=str(LEASE_SECONDS),
-    ) as running:
-        yield running
+@pytest.fixture
+def served(tmp_path: Path, database_url: str, fired: Path) -> Iterator[Callable[..., Client]]:
+    """Start the app with faults; the key of a business in it."""
+    with ExitStack() as running:
 
+        def serve(**settings: str) -> Client:
+            server = running.enter_context(
+                gunicorn_server.running(
+                    tmp_path,
+                    database_url,
+                    application="tests.api.faulty_turns:app()",
+                    WEB_CONCURRENCY="2",
+                    FAULTS=str(fired),
+                    TURN_LEASE_S=str(LEASE_SECONDS),
+                    **settings,
+                )
+            )
+            client = onboard(Client(server.port, MASTER_KEY), "Shop")
+            shop.furnish(client, STAGE, shop.SMALL_TALK)
+            return client
 
-@pytest.fixture(scope="module")
-def client(server: gunicorn_server.Served) -> Client:
-    client = onboard(Client(server.port, MASTER_KEY), "Shop")
-    shop.furnish(client, STAGE, shop.SMALL_TALK)
-    return client
+        yield serve
 
 
 def _insist(client: Client, body: dict[str, Any], **headers: str) -> tuple[int, dict[str, Any]]:
@@ -85,7 +88,9 @@ def _insist(client: Client, body: dict[str, Any], **headers: str) -> tuple[int, 
     raise AssertionError(f"no reply in {PATIENCE_SECONDS} s: {headers}")
 
 
-def test_a_fault_anywhere_still_ends_in_exactly_one_reply(client: Client, fired: Path, sql: Sql) -> None:
+def test_a_fault_anywhere_still_ends_in_exactly_one_reply(served: Callable[..., Client], fired: Path, sql: Sql) -> None:
+    client = served(MOST_ATTEMPTS=str(len(CASES)))
+
     def case(number: int) -> dict[str, str]:
         """Messages until the fault has happened: a turn that another case's kill made others take over misses it."""
         point, kind = CASES[number]
@@ -115,7 +120,10 @@ def test_a_fault_anywhere_still_ends_in_exactly_one_reply(client: Client, fired:
     assert states == [("done",)]
 
 
-def test_a_poison_message_fails_after_five_attempts_and_its_conversation_goes_on(client: Client, sql: Sql) -> None:
+def test_a_poison_message_fails_after_five_attempts_and_its_conversation_goes_on(
+    served: Callable[..., Client], sql: Sql
+) -> None:
+    client = served()
     user_id = str(uuid.uuid4())
     with ThreadPoolExecutor(1) as thread:
         poison = {"user_id": user_id, "message": "POISON"}
