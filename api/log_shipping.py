@@ -105,6 +105,7 @@ class Shipper:
         with self._lock:
             left = len(self._queue) + (self._in_hand if thread.is_alive() else 0)
             self._queue.clear()
+            self._in_hand = 0
             if left:
                 self._drop(left, "the process ends")
         self._tell_of_drops()
@@ -152,6 +153,8 @@ class Shipper:
             if outcome.refused:
                 self._count_drop(outcome.refused, outcome.reason)
             lines = outcome.again
+            with self._lock:
+                self._in_hand = min(self._in_hand, len(lines))
             if lines and not self._rest(max(pause * random.uniform(0.5, 1), outcome.rest_seconds), give_up_at):
                 self._count_drop(len(lines), outcome.reason)
                 return
@@ -181,8 +184,12 @@ class Shipper:
         return log_targets.judged(self._target, response, lines)
 
     def _count_drop(self, count: int, reason: str) -> None:
+        """Lines of the batch in hand are lost, unless `close` counted them already and left."""
         with self._lock:
-            self._drop(count, reason)
+            count = min(count, self._in_hand)
+            self._in_hand -= count
+            if count:
+                self._drop(count, reason)
 
     def _drop(self, count: int, reason: str) -> None:
         self._dropped += count

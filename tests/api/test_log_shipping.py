@@ -231,7 +231,7 @@ def test_the_end_sends_what_waits(elk: web_server.Server) -> None:
 
 
 def test_the_end_does_not_wait_for_a_side_that_is_down_and_counts_what_is_left(elk: web_server.Server) -> None:
-    before = _dropped()
+    before, running = _dropped(), set(threading.enumerate())
     elk.plays(model_server.hangs)
     shipper = Shipper(Target(f"http://{elk.host}"), replace(QUICK, call_seconds=60.0))
     _offer(shipper, 0)
@@ -244,6 +244,10 @@ def test_the_end_does_not_wait_for_a_side_that_is_down_and_counts_what_is_left(e
     assert _dropped() - before == 21
     _offer(shipper, 21)
     assert _dropped() - before == 22
+    elk.released.set()
+    [thread] = [each for each in set(threading.enumerate()) - running if each.name == "log-shipping"]
+    thread.join(20)
+    assert _dropped() - before == 22, "what was in hand is not counted once more when its call fails at last"
 
 
 def test_lines_that_cannot_be_brought_for_too_long_are_given_up(elk: web_server.Server) -> None:
