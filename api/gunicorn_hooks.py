@@ -4,9 +4,11 @@ processes share are put in order."""
 from __future__ import annotations
 
 import gc
+import os
 import shutil
 import sys
-from typing import cast
+from collections import Counter
+from typing import Any, cast
 
 from flask import Flask
 from gunicorn.arbiter import Arbiter
@@ -29,6 +31,22 @@ def when_ready(_server: Arbiter) -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(*YOUNG_OBJECTS)
+
+
+def pre_fork(server: Arbiter, worker: Worker) -> None:
+    """Choose the worker's processor, in the master, which knows those of the others. Each has one of its own when there
+    are enough workers for all (docs/decisions/0030); with fewer, some would have none."""
+    cpus = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+    taken = Counter(getattr(each, "cpu", None) for each in server.WORKERS.values())
+    is_even = 1 < len(cpus) <= server.num_workers
+    cast(Any, worker).cpu = min(cpus, key=lambda cpu: taken[cpu]) if is_even else None
+
+
+def post_fork(_server: Arbiter, worker: Worker) -> None:
+    """Before the worker's first thread: those to come stay with it."""
+    cpu = cast(Any, worker).cpu
+    if cpu is not None:
+        os.sched_setaffinity(0, {cpu})
 
 
 def post_worker_init(worker: Worker) -> None:

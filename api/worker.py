@@ -10,8 +10,9 @@ import socket
 import struct
 import time
 import uuid
+from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 from gunicorn.http import wsgi
 from gunicorn.http.errors import (  # type: ignore[attr-defined]  # newer than its types
@@ -29,6 +30,7 @@ REFUSED_SECONDS = 2  # for a client to read that it was refused, or to say its f
 GATHERED_BYTES = 64 * 1024 * 1024  # of one process: all requests on their way together
 SEND_SECONDS = 30  # without a byte being taken
 SAMPLE_SECONDS = 1
+NOTIFY_SECONDS = 0.5
 _READ_BYTES = 256 * 1024
 _REASONS = {400: "Bad Request", 413: "Content Too Large", 500: "Internal Server Error", 503: "Service Unavailable"}
 _TOO_LATE = errors.UNREADABLE._replace(
@@ -43,6 +45,44 @@ _REFUSALS = {State.HEAD_TOO_LONG: errors.UNREADABLE, State.BODY_TOO_LARGE: error
 wsgi.SERVER = "ICMP"  # type: ignore[attr-defined]  # its types leave it out
 
 
+class _Client(socket.socket):
+    """A client's connection, which waits, except where it is asked not to. gunicorn changes that four times a request,
+    and each time Python lets another thread run."""
+
+    def setblocking(self, flag: bool, /) -> None:
+        """It stays as it is."""
+
+
+class _Response(wsgi.Response):
+    """Head and beginning of the body leave together, in one call."""
+
+    def write(self, arg: bytes) -> None:
+        """Send a piece of the body, after the head."""
+        if self.headers_sent:
+            super().write(arg)
+            return
+        client, together = self.sock, bytearray()
+        self.sock = cast(socket.socket, _Gathering(together))
+        try:
+            super().write(arg)
+        finally:
+            self.sock = client
+        client.sendall(together)
+
+
+@dataclass(frozen=True)
+class _Gathering:
+    """Where gunicorn sends to, as far as it knows."""
+
+    data: bytearray
+
+    def sendall(self, data: bytes) -> None:
+        self.data.extend(data)
+
+
+wsgi.Response = _Response  # type: ignore[misc]  # what it answers with
+
+
 class Worker(ThreadWorker):
     """As it comes, gthread gives a thread to every connection that sends its first byte: a few dozen clients that send
     the rest slowly or never stop everybody else. Here the main loop reads, and threads work."""
@@ -52,7 +92,7 @@ class Worker(ThreadWorker):
     def init_process(self) -> None:
         self._arriving: dict[Any, Arrival] = {}
         self._gathered = 0
-        self._sampled_at = 0.0
+        self._sampled_at = self._notified_at = float("-inf")
         # Asked for dozens of times a request, each time through two calls; in a worker they change no more.
         vars(self.cfg).update({name: setting.get() for name, setting in self.cfg.settings.items()})
         super().init_process()
@@ -67,7 +107,7 @@ class Worker(ThreadWorker):
             _prepare(conn)
         arrival = Arrival(time.monotonic() + self.whole_seconds)
         try:
-            data = conn.parser.unreader.take_buffered() or conn.sock.recv(_READ_BYTES)
+            data = conn.parser.unreader.take_buffered() or conn.sock.recv(_READ_BYTES, socket.MSG_DONTWAIT)
         except BlockingIOError:
             self._wait(conn, arrival)
             return
@@ -80,6 +120,19 @@ class Worker(ThreadWorker):
             self._hand_over(conn, arrival)
         else:
             self._wait(conn, arrival)
+
+    def notify(self) -> None:
+        """Called in each round of the main loop; the arbiter looks for it once a second."""
+        now = time.monotonic()
+        if now >= self._notified_at + NOTIFY_SECONDS:
+            self._notified_at = now
+            super().notify()
+
+    def _keepalive_after(self, conn: Any, keepalive: bool) -> bool:
+        """A body that nobody has read is here already: gunicorn would set time limits, and take them back."""
+        if self.cfg.is_ssl:
+            return bool(super()._keepalive_after(conn, keepalive))  # type: ignore[misc]  # newer than its types
+        return keepalive and bool(conn.parser.finish_body())
 
     def murder_pending(self) -> None:
         """Called at least once a second: those who took too long are told so."""
@@ -111,7 +164,6 @@ class Worker(ThreadWorker):
             client.sendall(_answer(row))
 
     def _wait(self, conn: Any, arrival: Arrival) -> None:
-        conn.sock.setblocking(False)
         self._arriving[conn] = arrival
         self._gathered += len(arrival.data)
         self.poller.register(conn.sock, selectors.EVENT_READ, partial(self._on_readable, conn))
@@ -120,7 +172,7 @@ class Worker(ThreadWorker):
     def _on_readable(self, conn: Any, _sock: Any) -> None:
         arrival = self._arriving[conn]
         try:
-            data = conn.sock.recv(_READ_BYTES)
+            data = conn.sock.recv(_READ_BYTES, socket.MSG_DONTWAIT)
         except BlockingIOError:
             return
         except OSError:
@@ -149,7 +201,7 @@ class Worker(ThreadWorker):
             self._gathered -= len(arrival.data)
             if arrival.takes_up_expectation():
                 with contextlib.suppress(OSError):
-                    conn.sock.send(b"HTTP/1.1 100 Continue\r\n\r\n")
+                    conn.sock.send(b"HTTP/1.1 100 Continue\r\n\r\n", socket.MSG_DONTWAIT)
             self._gathered += len(arrival.data)
 
     def _hand_over(self, conn: Any, arrival: Arrival) -> None:
@@ -162,7 +214,7 @@ class Worker(ThreadWorker):
         arrival.data.clear()
         arrival.is_refused, arrival.deadline = True, time.monotonic() + REFUSED_SECONDS
         with contextlib.suppress(OSError):
-            conn.sock.send(_answer(row))
+            conn.sock.send(_answer(row), socket.MSG_DONTWAIT)
             conn.sock.shutdown(socket.SHUT_WR)
 
     def _drop(self, conn: Any) -> None:
@@ -180,8 +232,9 @@ class Worker(ThreadWorker):
 
 def _prepare(conn: Any) -> None:
     """Make a new connection one that the main loop can read."""
+    conn.sock.setblocking(True)
+    conn.sock = _Client(fileno=conn.sock.detach())
     conn.init()
-    conn.sock.setblocking(False)
     # A second net: nothing that a thread still reads or writes may take for ever.
     for option, seconds in ((socket.SO_RCVTIMEO, WHOLE_SECONDS), (socket.SO_SNDTIMEO, SEND_SECONDS)):
         conn.sock.setsockopt(socket.SOL_SOCKET, option, struct.pack("ll", seconds, 0))
