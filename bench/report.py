@@ -44,6 +44,7 @@ MEASURES = {
         "customers' own CPU s per 1,000 turns", "crowd_at_once", _nested("cpu_seconds_per_1000", "load")
     ),
     "resident": Measure("resident memory, MiB", "crowd_at_once", _nested("peaks", "resident_mib")),
+    "proportional": Measure("memory, shared pages once, MiB", "crowd_at_once", _nested("peaks", "proportional_mib")),
     "latency_real": Measure("latency p50, ms", "alone_real", _nested("latency_ms", "p50")),
     "calls": Measure("model calls a turn", "alone_real", _nested("calls_per_turn"), "same"),
     "sequence": Measure("model calls in sequence", "alone_real", _nested("calls_in_sequence")),

@@ -42,11 +42,22 @@ def resident_mib(pid: int) -> float:
     return total / MIB
 
 
+def proportional_mib(pid: int) -> float:
+    """Memory of the tree in which a page that processes share counts once; resident memory where that is not told."""
+    total = 0
+    for process in tree(pid):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            told = process.memory_full_info()
+            total += getattr(told, "pss", told.rss)
+    return total / MIB
+
+
 @dataclass
 class Peaks:
     """The most that was seen at one moment."""
 
     resident_mib: float = 0.0
+    proportional_mib: float = 0.0
     connections: int = 0
     idle_in_transaction: int = 0
     held_in_transaction: int = 0
@@ -97,3 +108,4 @@ class Watch:
 
     def _look_at_memory(self) -> None:
         self.peaks.resident_mib = max(self.peaks.resident_mib, resident_mib(self._pid))
+        self.peaks.proportional_mib = max(self.peaks.proportional_mib, proportional_mib(self._pid))
