@@ -12,7 +12,9 @@ MAX_HEAD_BYTES = 64 * 1024
 # The frames of a chunked body come on top; what is within goes to the app, which has the finer limits.
 MAX_CHUNKED_BYTES = bodies.MAX_EVENT_BYTES + 4 * MAX_HEAD_BYTES
 _MAX_CHUNK_LINE = 4096
-_LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*([0-9]{1,18})[ \t]*(?=\r\n)", re.IGNORECASE)
+_MAX_CHUNKS = 16 * 1024  # each costs its reader as much as a kilobyte
+_MAX_DIGITS = 18
+_LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*0*([0-9]+)[ \t]*(?=\r\n)", re.IGNORECASE)
 _CHUNKED = re.compile(rb"\r\ntransfer-encoding:[^\r]*chunked[ \t]*\r\n", re.IGNORECASE)
 _EXPECTS = re.compile(rb"\r\nexpect:[ \t]*100-continue[ \t]*(?=\r\n)", re.IGNORECASE)
 
@@ -36,6 +38,7 @@ class Arrival:
     _body: int = 0  # where the body begins; 0 while the head is incomplete
     _end: int | None = None  # where the body ends, when its length was announced
     _chunk: int = 0  # where the next chunk begins
+    _chunks: int = 0  # how many are here
 
     def state(self) -> State:
         """How far it has come; cheap to ask after every read, because nothing is looked at twice."""
@@ -50,7 +53,8 @@ class Arrival:
             return State.WHOLE if len(self.data) >= self._end else State.ON_THE_WAY
         if self._is_last_chunk_here():
             return State.WHOLE
-        return State.BODY_TOO_LARGE if len(self.data) > MAX_CHUNKED_BYTES else State.ON_THE_WAY
+        is_too_large = len(self.data) > MAX_CHUNKED_BYTES or self._chunks >= _MAX_CHUNKS
+        return State.BODY_TOO_LARGE if is_too_large else State.ON_THE_WAY
 
     def takes_up_expectation(self) -> bool:
         """Whether the client waits to be told to send its body; told once, the header is taken out."""
@@ -72,15 +76,15 @@ class Arrival:
         if is_chunked and not lengths:
             return
         # Without a length there is no body. Lengths that are no number, or two of them, are refused by the reader.
-        self._end = self._body + (int(lengths[0]) if len(lengths) == 1 and not is_chunked else 0)
+        self._end = self._body + (_number(lengths[0]) if len(lengths) == 1 and not is_chunked else 0)
 
     def _is_last_chunk_here(self) -> bool:
-        while True:
+        while self._chunks < _MAX_CHUNKS:
             line_end = self.data.find(b"\r\n", self._chunk, self._chunk + _MAX_CHUNK_LINE)
             if line_end < 0:
                 return len(self.data) - self._chunk >= _MAX_CHUNK_LINE
             size = bytes(self.data[self._chunk : line_end]).partition(b";")[0].strip()
-            if not re.fullmatch(rb"[0-9A-Fa-f]{1,15}", size):
+            if not re.fullmatch(rb"0*[0-9A-Fa-f]{1,15}", size):
                 return True
             if int(size, 16) == 0:
                 return self.data.find(b"\r\n\r\n", line_end) >= 0
@@ -90,3 +94,10 @@ class Arrival:
             if self.data[after : after + 2] != b"\r\n":
                 return True
             self._chunk = after + 2
+            self._chunks += 1
+        return False
+
+
+def _number(digits: bytes) -> int:
+    """A length; of more digits than any has, more than is taken."""
+    return int(digits) if len(digits) <= _MAX_DIGITS else bodies.MAX_EVENT_BYTES + 1

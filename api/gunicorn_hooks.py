@@ -3,6 +3,7 @@ processes share are put in order."""
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
 import shutil
@@ -46,7 +47,8 @@ def post_fork(_server: Arbiter, worker: Worker) -> None:
     """Before the worker's first thread: those to come stay with it."""
     cpu = cast(Any, worker).cpu
     if cpu is not None:
-        os.sched_setaffinity(0, {cpu})
+        with contextlib.suppress(OSError):  # not allowed here, or no longer ours: it works without
+            os.sched_setaffinity(0, {cpu})
 
 
 def post_worker_init(worker: Worker) -> None:

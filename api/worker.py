@@ -24,6 +24,7 @@ from gunicorn.workers.gthread import ThreadWorker
 
 from api import errors, metrics
 from api.arrival import Arrival, State
+from api.unreader import ArrivedUnreader
 
 WHOLE_SECONDS = 20  # from a request's first byte to its last
 REFUSED_SECONDS = 2  # for a client to read that it was refused, or to say its first word while the worker stops
@@ -31,6 +32,7 @@ GATHERED_BYTES = 64 * 1024 * 1024  # of one process: all requests on their way t
 SEND_SECONDS = 30  # without a byte being taken
 SAMPLE_SECONDS = 1
 NOTIFY_SECONDS = 0.5
+UNREAD_BYTES = 64 * 1024  # of a body that the app did not want; with more the connection ends
 _READ_BYTES = 256 * 1024
 _REASONS = {400: "Bad Request", 413: "Content Too Large", 500: "Internal Server Error", 503: "Service Unavailable"}
 _TOO_LATE = errors.UNREADABLE._replace(
@@ -103,8 +105,12 @@ class Worker(ThreadWorker):
         if self.cfg.is_ssl:
             super().enqueue_req(conn)
             return
-        if not conn.initialized:
-            _prepare(conn)
+        try:
+            if not conn.initialized:
+                _prepare(conn)
+        except OSError:  # it is gone again
+            self._close(conn)
+            return
         arrival = Arrival(time.monotonic() + self.whole_seconds)
         try:
             data = conn.parser.unreader.take_buffered() or conn.sock.recv(_READ_BYTES, socket.MSG_DONTWAIT)
@@ -129,10 +135,27 @@ class Worker(ThreadWorker):
             super().notify()
 
     def _keepalive_after(self, conn: Any, keepalive: bool) -> bool:
-        """A body that nobody has read is here already: gunicorn would set time limits, and take them back."""
+        """Called in a thread after the answer: whether the connection can be used again. What is left of a small body
+        is read out of memory: gunicorn would set time limits, and take them back."""
         if self.cfg.is_ssl:
             return bool(super()._keepalive_after(conn, keepalive))  # type: ignore[misc]  # newer than its types
-        return keepalive and bool(conn.parser.finish_body())
+        unreader = conn.parser.unreader
+        is_at_end = keepalive and conn.parser.finish_body(max_bytes=UNREAD_BYTES) and not unreader.is_dry
+        unreader.gather()
+        return bool(is_at_end)
+
+    def finish_request(self, conn: Any, fs: Any) -> None:
+        """Called on the main thread after the answer. gunicorn would wait there for the client to hang up."""
+        if self.cfg.is_ssl or (not fs.cancelled() and fs.exception() is None and fs.result()):
+            super().finish_request(conn, fs)
+            return
+        try:
+            conn.sock.shutdown(socket.SHUT_WR)
+        except OSError:
+            self._close(conn)
+            return
+        # Closed with something unread, the end of the answer would be lost.
+        self._await(conn, Arrival(time.monotonic() + REFUSED_SECONDS, is_refused=True))
 
     def murder_pending(self) -> None:
         """Called at least once a second: those who took too long are told so."""
@@ -143,7 +166,7 @@ class Worker(ThreadWorker):
             metrics.sample()
         for conn, arrival in list(self._arriving.items()):
             # A worker that stops does not wait for those who have said nothing yet.
-            grace = 0 if self.alive or arrival.data else self.whole_seconds - REFUSED_SECONDS
+            grace = 0 if self.alive or arrival.data or arrival.is_refused else self.whole_seconds - REFUSED_SECONDS
             if arrival.deadline - grace > now:
                 continue
             if arrival.is_refused or not arrival.data:
@@ -164,10 +187,13 @@ class Worker(ThreadWorker):
             client.sendall(_answer(row))
 
     def _wait(self, conn: Any, arrival: Arrival) -> None:
+        self._await(conn, arrival)
+        self._judge(conn, arrival)
+
+    def _await(self, conn: Any, arrival: Arrival) -> None:
         self._arriving[conn] = arrival
         self._gathered += len(arrival.data)
         self.poller.register(conn.sock, selectors.EVENT_READ, partial(self._on_readable, conn))
-        self._judge(conn, arrival)
 
     def _on_readable(self, conn: Any, _sock: Any) -> None:
         arrival = self._arriving[conn]
@@ -205,7 +231,7 @@ class Worker(ThreadWorker):
             self._gathered += len(arrival.data)
 
     def _hand_over(self, conn: Any, arrival: Arrival) -> None:
-        conn.parser.unreader.unread(bytes(arrival.data))
+        conn.parser.unreader.hold(bytes(arrival.data))
         super().enqueue_req(conn)
 
     def _refuse(self, conn: Any, arrival: Arrival, row: errors.Row) -> None:
@@ -232,9 +258,11 @@ class Worker(ThreadWorker):
 
 def _prepare(conn: Any) -> None:
     """Make a new connection one that the main loop can read."""
-    conn.sock.setblocking(True)
-    conn.sock = _Client(fileno=conn.sock.detach())
+    accepted = conn.sock
+    accepted.setblocking(True)
+    conn.sock = _Client(accepted.family, accepted.type, accepted.proto, accepted.detach())
     conn.init()
+    conn.parser.unreader = ArrivedUnreader()
     # A second net: nothing that a thread still reads or writes may take for ever.
     for option, seconds in ((socket.SO_RCVTIMEO, WHOLE_SECONDS), (socket.SO_SNDTIMEO, SEND_SECONDS)):
         conn.sock.setsockopt(socket.SOL_SOCKET, option, struct.pack("ll", seconds, 0))

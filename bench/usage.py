@@ -47,8 +47,11 @@ def proportional_mib(pid: int) -> float:
     total = 0
     for process in tree(pid):
         with contextlib.suppress(psutil.NoSuchProcess):
-            told = process.memory_full_info()
-            total += getattr(told, "pss", told.rss)
+            try:
+                told = process.memory_full_info()
+                total += getattr(told, "pss", told.rss)
+            except psutil.AccessDenied:
+                total += process.memory_info().rss
     return total / MIB
 
 

@@ -11,6 +11,7 @@ import re
 import socket
 import ssl
 import struct
+import sys
 import threading
 import time
 from collections import deque
@@ -89,11 +90,12 @@ class _Connection:
         _, host, port = self.origin
         self._socket: socket.socket = socket.create_connection((host, port), min(CONNECT_SECONDS, _seconds()))
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._is_secured = url.scheme == "https"
-        if self._is_secured:
-            self._socket = self._secured(host)
-        else:
+        # Elsewhere than on Linux the kernel's limit is for each wait within a call.
+        self._is_kernels = url.scheme == "http" and sys.platform == "linux"
+        if self._is_kernels:
             self._socket.settimeout(None)
+        if url.scheme == "https":
+            self._socket = self._secured(host)
 
     def _secured(self, host: str) -> ssl.SSLSocket:
         try:
@@ -119,7 +121,7 @@ class _Connection:
         """Give the next call as long as the budget lasts. Left to the kernel, the limit costs no calls of its own, in
         each of which Python would let another thread run; TLS needs Python's."""
         seconds = _seconds()
-        if self._is_secured:
+        if not self._is_kernels:
             self._socket.settimeout(seconds)
         else:
             # Up, since nothing at all would be without end.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -180,3 +181,72 @@ def test_ten_mebibytes_without_a_length_are_refused(served: Served) -> None:
             pass  # closed while we were still talking
         status, body = _answer(connection)
     assert (status, json.loads(body)["error_code"]) == (413, "PAYLOAD_TOO_LARGE")
+
+
+@pytest.mark.parametrize(
+    ("size", "is_kept"), [(1_000, True), (4 * 1024 * 1024, False)], ids=["a small one", "a large one"]
+)
+def test_a_body_that_nobody_wants_costs_next_to_nothing(size: int, is_kept: bool, served: Served) -> None:
+    head = b"POST /nowhere HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % size
+    with _connected(served) as connection:
+        connection.sendall(head + b" " * size)
+        assert _answer(connection)[0] == 404
+        connection.sendall(HIDDEN)
+        if is_kept:
+            assert _answer(connection)[0] == 200
+        else:
+            assert connection.recv(100) == b"", "the connection ends"
+
+
+LIES = {
+    "length with many zeros": b"Content-Length: 00000000000000000000000000000000005\r\n\r\nabc",
+    "length beyond all": b"Content-Length: 99999999999999999999999999\r\n\r\nabc",
+    "chunk beyond all": b"Transfer-Encoding: chunked\r\n\r\nffffffffffffffffffff\r\nabc",
+    "chunk with many zeros": b"Transfer-Encoding: chunked\r\n\r\n00000000000000000000005\r\nabc",
+    "endless line of a chunk": b"Transfer-Encoding: chunked\r\n\r\n5" + b";a=b" * 1500,
+}
+
+
+@pytest.mark.parametrize("case", LIES)
+def test_no_thread_waits_for_a_body_that_does_not_come(case: str, hasty: Served) -> None:
+    """One thread answers all: it would be busy for 20 seconds."""
+    with ExitStack() as stack:
+        for path in (b"/nowhere", b"/api/v1/events"):
+            liar = stack.enter_context(_connected(hasty))
+            liar.sendall(b"POST " + path + b" HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n" + LIES[case])
+        started = time.monotonic()
+        assert b"200 OK" in hasty.exchange(HIDDEN)
+        assert time.monotonic() - started < 10
+        liar.settimeout(10)
+        answer = b"".join(iter(lambda: liar.recv(4096), b""))
+        assert answer.count(b"HTTP/1.1 ") <= 1
+        assert b" 200 " not in answer
+
+
+def test_a_body_in_very_many_pieces_is_refused(served: Served) -> None:
+    with _connected(served) as connection:
+        connection.sendall(POST + b"Transfer-Encoding: chunked\r\n\r\n" + b"1\r\n \r\n" * 16_500)
+        status, body = _answer(connection)
+    assert (status, json.loads(body)["error_code"]) == (413, "PAYLOAD_TOO_LARGE")
+
+
+def test_who_does_not_hang_up_delays_nobody(served: Served) -> None:
+    """Each of them would stop the main loop for two seconds."""
+    started = time.monotonic()
+    with ExitStack() as stack:
+        for _ in range(20):
+            connection = stack.enter_context(_connected(served))
+            connection.sendall(f"GET /healthz HTTP/1.1\r\n{HOST}\r\nConnection: close\r\n\r\n".encode())
+            connection.settimeout(PATIENCE)
+            assert _answer(connection)[0] == 200
+            assert connection.recv(100) == b"", "the server has said all"
+        assert b"200 OK" in served.exchange(HIDDEN)
+    assert time.monotonic() - started < 20
+
+
+def test_an_answer_and_the_end_of_a_connection_come_together(served: Served) -> None:
+    with _connected(served) as connection:
+        connection.sendall(POST + b"Connection: close\r\nContent-Length: 100000\r\n\r\n" + b" " * 100_000)
+        answer = b"".join(iter(lambda: connection.recv(4096), b""))
+    assert answer.startswith(b"HTTP/1.1 4")
+    assert json.loads(answer.partition(b"\r\n\r\n")[2])["error_code"]
