@@ -14,7 +14,8 @@ MAX_CHUNKED_BYTES = bodies.MAX_EVENT_BYTES + 4 * MAX_HEAD_BYTES
 _MAX_CHUNK_LINE = 4096
 _MAX_CHUNKS = 16 * 1024  # each costs its reader as much as a kilobyte
 _MAX_DIGITS = 18
-_LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*0*([0-9]+)[ \t]*(?=\r\n)", re.IGNORECASE)
+# Without a way back (++): else many digits with something behind them take the square of their number.
+_LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*+([0-9]++)[ \t]*+(?=\r\n)", re.IGNORECASE)
 _CHUNKED = re.compile(rb"\r\ntransfer-encoding:[^\r]*chunked[ \t]*\r\n", re.IGNORECASE)
 _EXPECTS = re.compile(rb"\r\nexpect:[ \t]*100-continue[ \t]*(?=\r\n)", re.IGNORECASE)
 
@@ -87,7 +88,8 @@ class Arrival:
             if not re.fullmatch(rb"0*[0-9A-Fa-f]{1,15}", size):
                 return True
             if int(size, 16) == 0:
-                return self.data.find(b"\r\n\r\n", line_end) >= 0
+                is_over = self.data.find(b"\r\n\r\n", line_end, line_end + MAX_HEAD_BYTES) >= 0
+                return is_over or len(self.data) > line_end + MAX_HEAD_BYTES
             after = line_end + 2 + int(size, 16)
             if len(self.data) < after + 2:
                 return False
@@ -100,4 +102,5 @@ class Arrival:
 
 def _number(digits: bytes) -> int:
     """A length; of more digits than any has, more than is taken."""
+    digits = digits.lstrip(b"0") or b"0"
     return int(digits) if len(digits) <= _MAX_DIGITS else bodies.MAX_EVENT_BYTES + 1

@@ -18,6 +18,7 @@ MAX_BYTES = 1024 * 1024
 MAX_EVENT_BYTES = 4 * MAX_BYTES
 MAX_DEPTH = 32
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
+_BROKEN = "the body breaks off or is not framed as HTTP wants it"
 
 
 class StrictRequest(Request):
@@ -47,12 +48,14 @@ class StrictRequest(Request):
             # werkzeug cuts a chunked body off at the limit and says nothing.
             if self.content_length is None and len(data) == self.max_content_length and self._goes_on():
                 raise RequestEntityTooLarge
-            return data
         except HTTPException:
             raise
         # Each server has exceptions of its own for a body that breaks off, and nothing else can go wrong here.
         except Exception as error:
-            raise InvalidRequest("the body breaks off or is not framed as HTTP wants it", "Send it whole") from error
+            raise InvalidRequest(_BROKEN, "Send it whole") from error
+        if len(data) < (self.content_length or 0):  # the client hung up on its side
+            raise InvalidRequest(_BROKEN, "Send it whole")
+        return data
 
     def _goes_on(self) -> bool:
         return bool(self.environ["wsgi.input"].read(1))

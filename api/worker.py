@@ -140,8 +140,12 @@ class Worker(ThreadWorker):
         if self.cfg.is_ssl:
             return bool(super()._keepalive_after(conn, keepalive))  # type: ignore[misc]  # newer than its types
         unreader = conn.parser.unreader
-        is_at_end = keepalive and conn.parser.finish_body(max_bytes=UNREAD_BYTES) and not unreader.is_dry
-        unreader.gather()
+        try:
+            is_at_end = keepalive and conn.parser.finish_body(max_bytes=UNREAD_BYTES) and not unreader.is_dry
+        except Exception:  # what is left cannot be read; another answer would be taken for the next request's
+            return False
+        if is_at_end:
+            unreader.gather()
         return bool(is_at_end)
 
     def finish_request(self, conn: Any, fs: Any) -> None:
@@ -149,13 +153,13 @@ class Worker(ThreadWorker):
         if self.cfg.is_ssl or (not fs.cancelled() and fs.exception() is None and fs.result()):
             super().finish_request(conn, fs)
             return
+        conn.parser = None  # and with it what is left of the request
         try:
             conn.sock.shutdown(socket.SHUT_WR)
-        except OSError:
+            # Closed with something unread, the end of the answer would be lost.
+            self._await(conn, Arrival(time.monotonic() + REFUSED_SECONDS, is_refused=True))
+        except (OSError, ValueError):
             self._close(conn)
-            return
-        # Closed with something unread, the end of the answer would be lost.
-        self._await(conn, Arrival(time.monotonic() + REFUSED_SECONDS, is_refused=True))
 
     def murder_pending(self) -> None:
         """Called at least once a second: those who took too long are told so."""
@@ -191,9 +195,9 @@ class Worker(ThreadWorker):
         self._judge(conn, arrival)
 
     def _await(self, conn: Any, arrival: Arrival) -> None:
+        self.poller.register(conn.sock, selectors.EVENT_READ, partial(self._on_readable, conn))
         self._arriving[conn] = arrival
         self._gathered += len(arrival.data)
-        self.poller.register(conn.sock, selectors.EVENT_READ, partial(self._on_readable, conn))
 
     def _on_readable(self, conn: Any, _sock: Any) -> None:
         arrival = self._arriving[conn]
