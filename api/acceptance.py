@@ -22,7 +22,6 @@ from db.cipher import Cipher
 from db.message_requests import Earlier
 from db.messages import Message
 from db.turn_leases import Claim
-from short_calls import new_id
 
 MAX_WAITING = 64
 MAX_KEY_CHARACTERS = 255
@@ -86,8 +85,8 @@ def _stored(conn: db.Connection, parts: Parts, key: Cipher, sent: Sent, body: Ma
         conversation_id=body.get("conversation_id"),
         session_id=body.get("session_id"),
         minutes=settings.session_timeout_minutes,
-        new_conversation_id=new_id(),
-        new_session_id=new_id(),
+        new_conversation_id=str(uuid.uuid4()),
+        new_session_id=str(uuid.uuid4()),
     )
     terms = Terms(
         owner=parts.keeper.owner,
@@ -132,10 +131,10 @@ def _accepted(parts: Parts, key: Cipher, sent: Sent, found: Found, started: floa
 def _sent(conn: db.Connection, parts: Parts, business_id: str, body: Mapping[str, Any], key: str | None) -> Sent:
     user_id = str(uuid.UUID(body["user_id"]))
     message = Message(
-        message_id=new_id(),
+        message_id=str(uuid.uuid4()),
         business_id=business_id,
         conversation_id="",  # found when it is stored
-        turn_id=new_id(),
+        turn_id=str(uuid.uuid4()),
         sender_type="user",
         message_content=body["message"],
         metadata=dict(body.get("metadata") or {}),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import uuid
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
@@ -12,13 +13,12 @@ from db.conversations import Conversation
 from db.messages import Message
 from db.turn_leases import Claim
 from nlp.turn import KINDS, Turn
-from short_calls import new_id
 
 
 def reply(claim: Claim, text: str) -> Message:
     """The reply of a turn, as it is stored."""
     return Message(
-        message_id=new_id(),
+        message_id=str(uuid.uuid4()),
         business_id=claim.business_id,
         conversation_id=claim.conversation_id,
         turn_id=claim.turn_id,

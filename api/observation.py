@@ -6,13 +6,13 @@ import functools
 import logging
 import re
 import time
+import uuid
 from typing import Any
 
 from flask import Flask, Response, g, request
 
 from api import logs, metrics
 from api.traces import Traces
-from short_calls import new_id
 
 _WELL_FORMED = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 _QUIET = {"/healthz", "/readyz", "/metrics"}
@@ -25,7 +25,7 @@ def register(app: Flask, traces: Traces) -> None:
     @app.before_request
     def begin() -> None:
         sent = request.headers.get("X-Request-ID", "")
-        g.request_id = sent if _WELL_FORMED.fullmatch(sent) else new_id()
+        g.request_id = sent if _WELL_FORMED.fullmatch(sent) else str(uuid.uuid4())
         g.started = time.monotonic()
         g.span = traces.begin(_method(), _route(), request.headers)
         if g.span is not None:

@@ -6,6 +6,7 @@ import functools
 import hashlib
 import hmac
 import json
+import os
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,7 +16,6 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from json_text import encoded
-from short_calls import random_bytes
 
 _VERSION = b"\x01"
 _NONCE_BYTES = 12
@@ -41,7 +41,7 @@ _bound_to_column = functools.lru_cache(maxsize=4096)(bound)
 
 def seal(key: AESGCM, plain: bytes, associated: bytes) -> bytes:
     """nonce(12) | ciphertext | tag(16)."""
-    nonce = random_bytes(_NONCE_BYTES)
+    nonce = os.urandom(_NONCE_BYTES)
     return nonce + key.encrypt(nonce, plain, associated)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import threading
 import time
 from collections import deque
@@ -10,8 +11,6 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 import psycopg2
-
-from short_calls import has_news
 
 
 class PoolExhausted(Exception):
@@ -126,9 +125,11 @@ def _is_alive(connection: Any) -> bool:
     if connection.closed:
         return False
     try:
-        is_over = has_news(connection.fileno())
-    except psycopg2.Error:
-        is_over = True
-    if is_over:
+        poller = select.poll()
+        poller.register(connection.fileno(), select.POLLIN | select.POLLHUP | select.POLLERR)
+        readable = bool(poller.poll(0))
+    except (OSError, psycopg2.Error):
+        readable = True
+    if readable:
         connection.close()
-    return not is_over
+    return not readable

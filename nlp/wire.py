@@ -8,10 +8,9 @@ import contextlib
 import http.client
 import io
 import re
+import select
 import socket
 import ssl
-import struct
-import sys
 import threading
 import time
 from collections import deque
@@ -21,7 +20,6 @@ from typing import Any, cast
 import httpx2
 
 from nlp import bounded
-from short_calls import has_news
 
 CONNECT_SECONDS = 5.0
 KEEPALIVE_SECONDS = 30.0
@@ -90,10 +88,6 @@ class _Connection:
         _, host, port = self.origin
         self._socket: socket.socket = socket.create_connection((host, port), min(CONNECT_SECONDS, _seconds()))
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        # Elsewhere than on Linux the kernel's limit is for each wait within a call.
-        self._is_kernels = url.scheme == "http" and sys.platform == "linux"
-        if self._is_kernels:
-            self._socket.settimeout(None)
         if url.scheme == "https":
             self._socket = self._secured(host)
 
@@ -106,27 +100,10 @@ class _Connection:
             raise
 
     def send(self, data: bytes) -> None:
-        # Each send has a time limit of its own: of sendall's, a reader who takes a little at a time would get it anew.
-        left = memoryview(data)
-        while left:
-            self._limit(socket.SO_SNDTIMEO)
-            left = left[self._socket.send(left[: bounded.WRITE_BYTES]) :]
-
-    def receive_into(self, buffer: Any) -> int:
-        """How many bytes have come, 0 at the end."""
-        self._limit(socket.SO_RCVTIMEO)
-        return self._socket.recv_into(buffer)
-
-    def _limit(self, option: int) -> None:
-        """Give the next call as long as the budget lasts. Left to the kernel, the limit costs no calls of its own, in
-        each of which Python would let another thread run; TLS needs Python's."""
-        seconds = _seconds()
-        if not self._is_kernels:
-            self._socket.settimeout(seconds)
-        else:
-            # Up, since nothing at all would be without end.
-            whole, millionths = divmod(int(seconds * 1_000_000) + 1, 1_000_000)
-            self._socket.setsockopt(socket.SOL_SOCKET, option, struct.pack("@ll", whole, millionths))
+        # With TLS the time limit of sendall is each send's: a reader who takes a little at a time would get it anew.
+        for start in range(0, len(data), bounded.WRITE_BYTES):
+            self._socket.settimeout(_seconds())
+            self._socket.sendall(data[start : start + bounded.WRITE_BYTES])
 
     def response(self, method: str) -> _Response:
         """The next response, its head read."""
@@ -136,13 +113,15 @@ class _Connection:
 
     def makefile(self, _mode: str) -> io.BufferedReader:
         """As of a socket; closing it leaves the connection open."""
-        return io.BufferedReader(_Incoming(self))
+        return io.BufferedReader(_Incoming(self._socket))
 
     def is_alive(self) -> bool:
         """An idle connection has nothing to read; a server that closed it left an end-of-file there."""
         if time.monotonic() - self.idle_since > KEEPALIVE_SECONDS:
             return False
-        return not has_news(self._socket.fileno())
+        poller = select.poll()
+        poller.register(self._socket, select.POLLIN)
+        return not poller.poll(0)
 
     def close(self) -> None:
         with contextlib.suppress(OSError):
@@ -197,14 +176,15 @@ class _Response(http.client.HTTPResponse):
 class _Incoming(io.RawIOBase):
     """What comes over a socket, as long as the call's budget lasts."""
 
-    def __init__(self, source: _Connection) -> None:
+    def __init__(self, source: socket.socket) -> None:
         self._source = source
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any) -> int:
-        count = self._source.receive_into(buffer)
+        self._source.settimeout(_seconds())
+        count = self._source.recv_into(buffer)
         _spend(count)
         return count
 
@@ -277,7 +257,7 @@ def _translated() -> Iterator[None]:
     """Every fault of the network leaves as one of httpx2's, without any of the texts that came with it."""
     try:
         yield
-    except (TimeoutError, BlockingIOError):  # Python's time limit, the kernel's
+    except TimeoutError:
         raise httpx2.ReadTimeout("too late") from None
     except (OSError, http.client.HTTPException, ValueError) as fault:
         raise httpx2.ReadError(type(fault).__name__) from None

@@ -24,12 +24,11 @@ from tests.conftest import ENVIRONMENT
 PROJECT = Path(__file__).resolve().parent.parent
 ROOMS = {
     "app": {"api", "auth", "nlp", "schemas", "db"},
-    "api": {"api", "auth", "nlp", "schemas", "db", "short_calls"},
+    "api": {"api", "auth", "nlp", "schemas", "db"},
     "auth": {"db"},
-    "nlp": {"nlp", "db", "json_text", "short_calls"},
-    "db": {"db", "json_text", "short_calls"},
+    "nlp": {"nlp", "db", "json_text"},
+    "db": {"db", "json_text"},
     "json_text": set(),
-    "short_calls": set(),
     "schemas": {"schemas"},
 }
 # Packages that only some places may import: the place is a folder or a file.
@@ -55,7 +54,6 @@ HOUSE = [
     PROJECT / "app.py",
     PROJECT / "auth.py",
     PROJECT / "json_text.py",
-    PROJECT / "short_calls.py",
     *sorted(path for room in ROOMS for path in (PROJECT / room).rglob("*.py")),
 ]
 SOURCES = [*HOUSE, *sorted((PROJECT / "bench").rglob("*.py"))]
