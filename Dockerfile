@@ -12,7 +12,7 @@ RUN useradd --system --uid 10001 --user-group --create-home --home-dir /home/icm
     && python -m pip uninstall --yes --root-user-action=ignore setuptools wheel pip
 COPY --from=packages /venv /venv
 WORKDIR /icmp
-COPY app.py auth.py json_text.py ./
+COPY app.py auth.py json_fit.py json_text.py ./
 COPY api api
 COPY db db
 COPY migrations migrations

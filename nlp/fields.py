@@ -5,20 +5,19 @@ from __future__ import annotations
 import functools
 import json
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import referencing
 from jsonschema import Draft202012Validator, FormatChecker, ValidationError, validators
 from jsonschema.exceptions import best_match
 
+import json_fit
 from json_text import encoded
 from nlp import schema_rules
 
 # How limits that strict structured output leaves out are told in words, in this order.
 _IN_WORDS = ("pattern", "format", "minimum", "maximum", "minLength", "maxLength")
 _MAX_FAULT = 300
-_TYPE_ALONE = {"type", "description"}
-_NAMES_OF_TYPES = {str: "string", float: "number", bool: "boolean", type(None): "null"}
 _FORMAT_CHECKER = FormatChecker(schema_rules.FORMATS)
 
 
@@ -58,7 +57,8 @@ def missing(output_schema: Mapping[str, Any], data: Mapping[str, Any]) -> tuple[
 def schema_fault(schema: Mapping[str, Any], value: Any) -> str | None:
     """What is wrong with a value by a JSON Schema 2020-12 (formats included); None when it is valid."""
     try:
-        error = best_match(_validator(_canonical(schema)).iter_errors(value))
+        judge = _judge(_canonical(schema))
+        error = None if judge.fits(value) else best_match(judge.validator.iter_errors(value))
     except Exception as problem:  # numbers beyond what arithmetic takes, text that cannot be encoded
         return f"cannot be checked: {type(problem).__name__}"
     if error is None:
@@ -75,10 +75,20 @@ def _field_schema(output_schema: Mapping[str, Any], name: str) -> dict[str, Any]
     return {**output_schema["properties"][name], "$defs": output_schema.get("$defs", {})}
 
 
+class _Judge(NamedTuple):
+    """`fits` says True of most values that fit a schema; of the others the library's validator tells what is wrong."""
+
+    fits: json_fit.Check
+    validator: Any
+
+
 @functools.lru_cache(maxsize=4096)
-def _validator(canonical: str) -> Any:
+def _judge(canonical: str) -> _Judge:
+    schema = json.loads(canonical)
+    meaning = json_fit.Meaning(_FORMAT_CHECKER, _compiled_pattern)
     # An empty registry: a reference to elsewhere is an error, never a download.
-    return _Validator(json.loads(canonical), registry=referencing.Registry(), format_checker=_FORMAT_CHECKER)
+    validator = _Validator(schema, registry=referencing.Registry(), format_checker=_FORMAT_CHECKER)
+    return _Judge(json_fit.compiled(schema, meaning), validator)
 
 
 @functools.lru_cache(maxsize=4096)
@@ -91,24 +101,7 @@ def _pattern(validator: Any, pattern: str, value: Any, _schema: Any) -> Iterator
         yield ValidationError(f"{value!r} does not match the pattern {pattern!r}")
 
 
-def _properties(validator: Any, properties: Mapping[str, Any], value: Any, _schema: Any) -> Iterator[ValidationError]:
-    """As the library's own keyword, but without going down into what is only a type: most fields of an answer are."""
-    if validator.is_type(value, "object"):
-        for name, node in properties.items():
-            if name in value and not _is_of_its_type(node, value[name]):
-                yield from validator.descend(value[name], node, path=name, schema_path=name)
-
-
-def _is_of_its_type(node: Any, value: Any) -> bool:
-    """Whether a type, as an answer schema gives it, is all that the node asks for, and the value is of it."""
-    if type(node) is not dict or not node.keys() <= _TYPE_ALONE:
-        return False
-    wanted = node.get("type")
-    name = _NAMES_OF_TYPES.get(type(value))
-    return name is not None and (wanted == name or (type(wanted) is list and name in wanted))
-
-
-_KEYWORDS = {"pattern": _pattern, "properties": _properties, "uniqueItems": schema_rules.unique_items}
+_KEYWORDS = {"pattern": _pattern, "uniqueItems": schema_rules.unique_items}
 _Validator: Any = validators.extend(Draft202012Validator, _KEYWORDS)  # type: ignore[no-untyped-call]
 
 

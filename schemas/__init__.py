@@ -15,6 +15,8 @@ from jsonschema import Draft202012Validator, FormatChecker, ValidationError, val
 from referencing import Registry
 from referencing.jsonschema import DRAFT202012
 
+import json_fit
+
 FORMATS = FormatChecker(formats=Draft202012Validator.FORMAT_CHECKER.checkers.keys())
 _DIRECTORY = Path(__file__).parent
 # What is neither a space nor has a meaning of its own in an address.
@@ -70,6 +72,12 @@ def validator(name: str) -> Any:
     return BoundedValidator(document(name), registry=_registry(), format_checker=FORMATS)
 
 
+@functools.cache
+def quick(name: str) -> json_fit.Check:
+    """Says True of what surely fits the schema of that name; of anything else only its validator knows."""
+    return json_fit.compiled(document(name), _MEANING)
+
+
 def _items(checker: Any, items: Any, value: Any, schema: Any) -> Iterator[ValidationError]:
     # A list that is too long is wrong already: looking at each of a million items would take minutes.
     if isinstance(value, list) and len(value) <= schema.get("maxItems", len(value)):
@@ -85,34 +93,20 @@ def unique_items(_checker: Any, wanted: bool, value: Any, schema: Any) -> Iterat
 
 
 def _pattern(checker: Any, pattern: str, value: Any, schema: Any) -> Iterator[ValidationError]:
+    yield from Draft202012Validator.VALIDATORS["pattern"](checker, _ended(pattern), value, schema)
+
+
+def _ended(pattern: str) -> str:
     # To JSON Schema `$` is the end of the text; to Python it is also the place before a last line break.
-    ends = f"{pattern[:-1]}\\Z" if pattern.endswith("$") else pattern
-    yield from Draft202012Validator.VALIDATORS["pattern"](checker, ends, value, schema)
+    return f"{pattern[:-1]}\\Z" if pattern.endswith("$") else pattern
 
 
-def _properties(checker: Any, properties: Any, value: Any, _schema: Any) -> Iterator[ValidationError]:
-    # The library makes a validator for each property; most are right by keywords that look at nothing but the value.
-    if isinstance(value, dict):
-        for name, schema in properties.items():
-            if name in value and not _is_plainly_right(checker, value[name], schema):
-                yield from checker.descend(value[name], schema, path=name, schema_path=name)
-
-
-def _is_plainly_right(checker: Any, value: Any, schema: Any) -> bool:
-    if not isinstance(schema, dict) or not _PLAIN.issuperset(schema):
-        return False
-    keywords = checker.VALIDATORS
-    return not any(
-        any(keywords[name](checker, wanted, value, schema) or ()) for name, wanted in schema.items() if name in keywords
-    )
-
-
-# What looks at one value alone, and what looks at nothing.
-_PLAIN = frozenset(
-    {"type", "format", "enum", "const", "pattern", "minLength", "maxLength", "minimum", "maximum"}
-    | {"title", "description", "default", "examples"}
+_KEYWORDS = {"items": _items, "uniqueItems": unique_items, "pattern": _pattern}
+_MEANING = json_fit.Meaning(
+    FORMATS,
+    pattern=lambda pattern: re.compile(_ended(pattern)),
+    document=lambda file: document(file.removesuffix(".json")),
 )
-_KEYWORDS = {"items": _items, "uniqueItems": unique_items, "pattern": _pattern, "properties": _properties}
 BoundedValidator: Any = validators.extend(Draft202012Validator, _KEYWORDS)  # type: ignore[no-untyped-call]
 
 

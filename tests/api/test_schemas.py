@@ -41,6 +41,13 @@ def test_each_schema_finds_what_the_library_finds(name: str) -> None:
         for value in _spoiled(example):
             ours = [fault for fault in _found(schemas.validator(name), value) if fault[1] != "uniqueItems"]
             assert ours == [fault for fault in _found(library, value) if fault[1] != "uniqueItems"]
+            assert not (schemas.quick(name)(value) and ours)
+
+
+@pytest.mark.parametrize("name", ["message_request", "event_batch", "event_create"])
+def test_what_comes_most_often_is_quickly_found_right(name: str) -> None:
+    for example in schemas.document(name)["examples"]:
+        assert schemas.quick(name)(example)
 
 
 def test_too_long_a_list_is_not_looked_through_behind_a_reference_either() -> None:

@@ -1,0 +1,114 @@
+"""The quick yes must never be wrong: whatever it says yes to, the library finds right."""
+
+from __future__ import annotations
+
+import random
+import re
+from typing import Any
+
+import pytest
+from jsonschema import Draft202012Validator, FormatChecker
+
+import json_fit
+
+FORMATS = FormatChecker(["date", "ipv4", "email"])
+DOCUMENTS = {"elsewhere": {"type": "string"}}
+MEANING = json_fit.Meaning(FORMATS, re.compile, document=lambda name: DOCUMENTS.get(name, False))
+TEXTS = ("", "a", "ab", "a1", "2026-11-28", "2026-02-30", "10.0.0.1", "x@y", "long text")
+NUMBERS = (0, 1, -1, 2, 5, 1.0, 2.5, True, False, 2**70, float("nan"))
+NAMES = ("a", "b", "c")
+ROUNDS = 4000
+
+
+def _value(chance: random.Random, depth: int = 0) -> Any:
+    kind = chance.randrange(5 if depth < 3 else 3)
+    if kind == 3:
+        return [_value(chance, depth + 1) for _ in range(chance.randrange(3))]
+    if kind == 4:
+        return {name: _value(chance, depth + 1) for name in NAMES if chance.random() < 0.6}
+    return chance.choice(TEXTS) if kind else chance.choice([*NUMBERS, None])
+
+
+def _schema(chance: random.Random, depth: int = 0) -> Any:
+    """A node of any keywords, most of them with a type, as people write them."""
+    if depth > 3 or chance.random() < 0.1:
+        return chance.choice([True, False, {}, {"description": "words"}, {"$ref": "#/$defs/other"}])
+    types = chance.sample(["string", "number", "integer", "boolean", "null", "array", "object"], chance.randrange(1, 4))
+    keywords: dict[str, Any] = {
+        "enum": chance.sample([*TEXTS, *NUMBERS[:6], None, []], 3),
+        "const": chance.choice([*TEXTS, 1, True, None]),
+        "pattern": chance.choice(["a", "^a$", "[0-9]"]),
+        "format": chance.choice(["date", "ipv4", "email", "unheard"]),
+        **{name: chance.randrange(3) for name in ("minLength", "maxLength", "minItems", "maxItems", "minProperties")},
+        **{name: chance.choice([0, 1, 2.5]) for name in ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum")},
+        "multipleOf": 2,
+        "uniqueItems": True,
+        "properties": {name: _schema(chance, depth + 1) for name in NAMES if chance.random() < 0.7},
+        "required": chance.sample(NAMES, chance.randrange(3)),
+        "additionalProperties": _schema(chance, depth + 1),
+        "items": _schema(chance, depth + 1),
+        "anyOf": [_schema(chance, depth + 1), _schema(chance, depth + 1)],
+        "not": _schema(chance, depth + 1),
+        "if": {"type": chance.choice(["string", "number", "array"])},
+        "then": _schema(chance, depth + 1),
+        "else": _schema(chance, depth + 1),
+    }
+    chosen = chance.sample(sorted(keywords), chance.choice([0, 1, 1, 2, 3]))
+    node = {name: keywords[name] for name in chosen}
+    return node if chance.random() < 0.2 else {"type": types if len(types) > 1 else types[0], **node}
+
+
+def _rooted(chance: random.Random) -> Any:
+    schema = _schema(chance)
+    return schema if isinstance(schema, bool) else {**schema, "$defs": {"other": {"type": ["string", "array"]}}}
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_what_it_says_yes_to_is_right_and_it_says_yes_to_most(seed: int) -> None:
+    chance = random.Random(seed)
+    yes = right = 0
+    for _ in range(ROUNDS):
+        schema = _rooted(chance)
+        fits = json_fit.compiled(schema, MEANING)
+        library = Draft202012Validator(schema, format_checker=FORMATS)
+        for value in (_value(chance) for _ in range(5)):
+            is_right = library.is_valid(value)
+            said = fits(value)
+            assert is_right or not said, f"seed {seed}: {schema} {value!r}"
+            yes, right = yes + said, right + is_right
+    assert yes > right / 2
+
+
+@pytest.mark.parametrize(
+    ("schema", "value"),
+    [
+        ({"$ref": "elsewhere"}, "text"),
+        ({"type": "string", "enum": ["a", "b"]}, "b"),
+        ({"enum": ["a", None]}, None),
+        ({"anyOf": [{"type": "null"}, {"type": "integer", "minimum": 1, "maximum": 3}]}, 3),
+        ({"type": "string", "format": "date"}, "2026-11-28"),
+        ({"type": ["object", "array"], "if": {"type": "array"}, "then": {"maxItems": 1}}, [1]),
+        ({"type": "object", "properties": {"a": {"type": "null"}}, "additionalProperties": True}, {"b": ""}),
+    ],
+)
+def test_it_says_yes(schema: Any, value: Any) -> None:
+    assert json_fit.compiled(schema, MEANING)(value)
+
+
+@pytest.mark.parametrize(
+    ("schema", "value"),
+    [
+        ({"enum": [1]}, True),
+        ({"const": 0}, False),
+        ({"type": "integer"}, 1.0),  # right, but the library's to say
+        ({"type": "string", "format": "date"}, "2026-02-30"),
+        ({"$ref": "nowhere"}, "text"),
+        ({"$ref": "#/$defs/missing"}, "text"),
+        ({"$ref": "#"}, "text"),
+        ({"type": "array", "items": {"type": "string"}, "maxItems": 1}, ["a", "b"]),
+        (False, None),
+        ("no schema", None),
+    ],
+)
+def test_it_does_not_say_yes(schema: Any, value: Any) -> None:
+    assert not json_fit.compiled(schema, MEANING)(value)
