@@ -36,6 +36,8 @@ from api.serving import GRACE_SECONDS
 from api.setting_reader import BadSetting
 from api.settings import Settings, from_environment
 from db import keys
+from db.key_buckets import KeyBuckets
+from db.rate_buckets import PostgresBuckets
 from nlp import egress, llm, side_by_side
 
 log = logging.getLogger(__name__)
@@ -65,8 +67,9 @@ def create_app(settings: Settings | None = None) -> Flask:
     traced, bound = _traces(chosen), slots.Slots(chosen.turns_at_once)
     model = traced.model(_model(chosen))
     app.extensions["icmp"] = Parts(chosen, database, key_store, model, threads, api_calls, watch, bound, traced)
-    app.extensions["auth"] = auth.Gate(database, key_store, chosen.icmp_api_key, chosen.allowed_origins)
-    limits.register(app, chosen, bucket_stores.chosen(chosen.rate_limit_storage_uri, database))
+    sizes = limits.register(app, chosen, bucket_stores.chosen(chosen.rate_limit_storage_uri, database))
+    key_buckets = KeyBuckets(PostgresBuckets(database), sizes)
+    app.extensions["auth"] = auth.Gate(database, key_store, chosen.icmp_api_key, chosen.allowed_origins, key_buckets)
     anomalies.register(app)
     api.register(app)
     commands.register(app)

@@ -18,6 +18,7 @@ from flask import current_app, g, request
 import db
 from db import api_keys, cipher, keys, sessions, user_sessions
 from db.batch import Single
+from db.key_buckets import KeyBuckets
 
 COOKIE = "businessApiKey"
 USER_COOKIE = "icmpSession"
@@ -43,9 +44,8 @@ RIGHTS: dict[str, tuple[frozenset[str], frozenset[str]]] = {
     **dict.fromkeys(("conversations", "orders"), (_STAFF, _DESK)),
     "messages": (_STAFF, _ADMINS),  # to post one is to speak as a customer
     "ledger": (_STAFF, _NOBODY),
-    **dict.fromkeys(("events", "analytics"), (_AUDIT, _NOBODY)),
+    **dict.fromkeys(("events", "analytics", "audit"), (_AUDIT, _NOBODY)),
     "stage_try": (_NOBODY, _ADMINS),
-    "audit": (_AUDIT, _NOBODY),
     "keys": (_OWNER, _OWNER),
     "login": (_STAFF, _STAFF),  # a person's own
 }
@@ -97,35 +97,37 @@ class Gate:
     key_store: keys.KeyStore
     master_key: str
     allowed_origins: frozenset[str]
+    key_buckets: KeyBuckets
 
-    def recognise(self, token: str) -> Caller:
-        """The caller who holds this bearer token; raises Unauthorized."""
+    def recognise(self, token: str, limit: str | None = None) -> Caller:
+        """The caller who holds this bearer token; raises Unauthorized. What was taken from a key's bucket of `limit` on
+        the way stands in `g.taken_ahead`, with the bucket's name."""
         if hmac.compare_digest(token.encode(), self.master_key.encode()):
             return Caller("master")
         if not is_well_formed(token):
             raise Unauthorized
-        found = self._find(Single(self.database, None), token)
+        found = self._find(Single(self.database, None), token, limit)
         if found is None:
             raise Unauthorized
         if found.is_stale:
-            self._write_down_use(found, found.business_id or "")
+            self._write_down_use(found)
         return found
 
-    def _find(self, conn: db.Connection, token: str) -> Caller | None:
+    def _find(self, conn: db.Connection, token: str, limit: str | None) -> Caller | None:
         token_hash = hash_of(self.key_store.platform(conn).pepper, token)
         if token.startswith("icmp_usr_"):
             login = user_sessions.find(conn, token_hash, COOKIE_IDLE_MINUTES)
             return Caller("user", **vars(login)) if login else None
         if token.startswith("icmp_ses_"):
-            session = sessions.find(conn, token_hash, COOKIE_IDLE_MINUTES)
-            return (
-                Caller("business", session_key_id=session.session_key_id, **vars(session.holder)) if session else None
-            )
-        holder = api_keys.find_holder(conn, token_hash)
+            found = sessions.find(conn, token_hash, COOKIE_IDLE_MINUTES)
+            return Caller("business", session_key_id=found.session_key_id, **vars(found.holder)) if found else None
+        holder, taken = self.key_buckets.find(token_hash, limit)
+        if holder is not None and taken is not None:
+            g.taken_ahead = (f"{holder.key_id}/{limit}", taken)
         return Caller("business", **vars(holder)) if holder else None
 
-    def _write_down_use(self, known: Caller, business_id: str) -> None:
-        with self.database.transaction(business_id) as conn:
+    def _write_down_use(self, known: Caller) -> None:
+        with self.database.transaction(business_id := known.business_id or "") as conn:
             if known.key_id:
                 api_keys.touch(conn, business_id, known.key_id)
             if known.session_key_id:
@@ -146,7 +148,7 @@ def is_well_formed(token: str) -> bool:
 
 
 def hash_of(pepper: bytes, token: str) -> bytes:
-    """What is stored of a key or token."""
+    """What is stored of it."""
     return cipher.keyed_hash(pepper, f"token:{token}")
 
 
@@ -193,10 +195,11 @@ def allow_global(view: View) -> View:
 
 def _guarded(view: View, access: str) -> View:
     room = getattr(view, "room", view.__module__.rpartition(".")[2])
+    limit = getattr(getattr(view, "contract", None), "limit", None)
 
     @functools.wraps(view)
     def guarded(**arguments: Any) -> Any:
-        business_id = _resolve(_identify(), arguments.pop("business_id", None))
+        business_id = _resolve(_identify(limit), arguments.pop("business_id", None))
         require_right(room)
         if business_id is None and access == "business":
             raise BusinessNotNamed("business_id: missing from path, query and body")
@@ -227,16 +230,16 @@ def caller() -> Caller:
     return cast(Caller, g.caller)
 
 
-def _identify() -> Caller:
+def _identify(limit: str | None = None) -> Caller:
     gate: Gate = current_app.extensions["auth"]
     scheme, _, token = request.headers.get("Authorization", "").partition(" ")
     if scheme:
         if scheme.lower() != "bearer" or not token.strip():
             raise Unauthorized("the Authorization header is not 'Bearer <key>'")
-        g.caller = gate.recognise(token.strip())
-        return caller()
-    g.caller = _holder_of_cookie(gate)
-    g.rides_on_cookie = True
+        g.caller = gate.recognise(token.strip(), limit)
+    else:
+        g.caller = _holder_of_cookie(gate)
+        g.rides_on_cookie = True
     return caller()
 
 

@@ -10,7 +10,7 @@ from limits.storage import Storage
 from limits.strategies import STRATEGIES, RateLimiter
 
 import db
-from db.rate_buckets import Buckets, BucketsUnavailable, PostgresBuckets, Size
+from db.rate_buckets import Buckets, BucketsUnavailable, PostgresBuckets, Size, Taken
 
 STRATEGY = "token-bucket"
 URI = "icmp://"
@@ -27,6 +27,11 @@ def chosen(storage_uri: str | None, database: db.Database) -> Buckets:
     from db import redis_buckets
 
     return redis_buckets.RedisBuckets(storage_uri, database)
+
+
+def size(item: RateLimitItem) -> Size:
+    """The bucket that a limit of N per T stands for."""
+    return Size(item.amount, item.get_expiry())
 
 
 class BucketStorage(Storage):
@@ -78,16 +83,18 @@ class TokenBucket(RateLimiter):
     storage: BucketStorage
 
     def hit(self, item: RateLimitItem, *identifiers: str, cost: int = 1) -> bool:
-        """Take a token for a key in a scope; what is left stands in `g.taken` for the headers.
-        Raises BucketsUnavailable."""
-        _, scope = identifiers
-        g.taken = self.storage.buckets.take(
-            "/".join(identifiers),
-            Size(item.amount, item.get_expiry()),
-            cost=cost,
-            limit_of=g.get("business_id") if scope == MESSAGES else None,
-        )
+        """Take a token for a key in a scope, unless it was taken when the key was looked up; what is left stands in
+        `g.taken` for the headers. Raises BucketsUnavailable."""
+        (_, scope), name = identifiers, "/".join(identifiers)
+        ahead, taken = g.pop("taken_ahead", (None, None))
+        if isinstance(taken, BucketsUnavailable):
+            raise taken
+        g.taken = taken if ahead == name else self._taken(item, name, scope, cost)
         return bool(g.taken.is_allowed)
+
+    def _taken(self, item: RateLimitItem, name: str, scope: str, cost: int) -> Taken:
+        limit_of = g.get("business_id") if scope == MESSAGES else None
+        return self.storage.buckets.take(name, size(item), cost=cost, limit_of=limit_of)
 
     def test(self, item: RateLimitItem, *identifiers: str, cost: int = 1) -> bool:
         """Whether a token is there."""

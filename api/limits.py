@@ -7,14 +7,14 @@ import math
 import threading
 import time
 from collections.abc import Callable
-from typing import cast
+from typing import Any, cast
 
 from flask import Flask, Response, current_app, g
 from flask_limiter import Limit, Limiter, RateLimitExceeded
 
 from api import bucket_stores, metrics, proxies
 from api.settings import Settings
-from db.rate_buckets import Buckets, BucketsUnavailable, Taken
+from db.rate_buckets import Buckets, BucketsUnavailable, PostgresBuckets, Size, Taken
 
 log = logging.getLogger(__name__)
 
@@ -26,8 +26,9 @@ _FAILS_CLOSED = {"login"}
 _OUTAGE_LINE_SECONDS = 10
 
 
-def register(app: Flask, settings: Settings, buckets: Buckets) -> None:
-    """Put the limits into `app.extensions["limits"]` by name, and their headers on responses."""
+def register(app: Flask, settings: Settings, buckets: Buckets) -> dict[str, Size]:
+    """Put the limits into `app.extensions["limits"]` by name, and their headers on responses. By limit, the sizes of
+    those buckets in the database that belong to keys."""
     # Flask-Limiter logs the address of whoever is refused; the request's own line says 429 anyway.
     logging.getLogger("flask-limiter").setLevel(logging.WARNING)
     # Typed for addresses and numbers, but handed on as they are.
@@ -50,6 +51,10 @@ def register(app: Flask, settings: Settings, buckets: Buckets) -> None:
     app.extensions["limits"] = {name: _taking(limiter, name, rule, key) for name, (rule, key) in rules.items()}
     app.extensions["limits outage"] = _Outage()
     app.after_request(_add_headers)
+    if not isinstance(buckets, PostgresBuckets):
+        return {}
+    keyed = {name: _limit(name, rule, key) for name, (rule, key) in rules.items() if key is _key}
+    return {name: bucket_stores.size(limit.limit) for name, limit in keyed.items()}
 
 
 def spend(name: str) -> None:
@@ -71,13 +76,18 @@ def spend(name: str) -> None:
 def _taking(limiter: Limiter, name: str, rule: str, key: Callable[[], str]) -> Callable[[], None]:
     """What takes a token from the current caller's bucket of that name. Around a function, Flask-Limiter would look for
     its limits and read their rules anew in each request, which costs more than the token."""
-    [limit] = Limit(rule, key_function=key, scope=name, shared=True)
+    limit = _limit(name, rule, key)
 
     def take() -> None:
         if not limiter.limiter.hit(limit.limit, limit.key_func(), name):
             raise RateLimitExceeded(limit)
 
     return take
+
+
+def _limit(name: str, rule: str, key: Callable[[], str]) -> Any:
+    [limit] = Limit(rule, key_function=key, scope=name, shared=True)
+    return limit
 
 
 class _Outage:

@@ -52,7 +52,7 @@ def _sampled(seconds: int, clients: int) -> str:
         playing = threads.submit(ground.play, job)
         output = base.folder / "stacks.txt"
         spy = [program, "record", "--pid", str(app.pid), "--subprocesses", "--format", "raw"]
-        spy += ["--gil", "--rate", "200", "--duration", str(seconds), "--output", str(output)]
+        spy += ["--gil", "--nonblocking", "--rate", "400", "--duration", str(seconds), "--output", str(output)]
         subprocess.run(spy, check=True, capture_output=True)
         playing.result()
         return output.read_text()

@@ -73,9 +73,13 @@ class PostgresBuckets:
         # A table or right that is missing is a fault of ours, and no reason to turn requests away either.
         except (db.DatabaseUnavailable, psycopg2.Error) as error:
             raise BucketsUnavailable from error
+        self.sweep_now_and_then()
+        return Taken(Size(tokens, size.seconds), *taken)
+
+    def sweep_now_and_then(self) -> None:
+        """To be called with each take."""
         if random.random() < _SWEEP_SHARE:
             self.sweep()
-        return Taken(Size(tokens, size.seconds), *taken)
 
     def sweep(self) -> None:
         """Delete buckets that are full again, a bounded number at once."""

@@ -39,15 +39,15 @@ class Cost:
 
 
 FIRST = Cost(
-    round_trips=5,
-    transactions=5,
-    statements=5,
+    round_trips=4,
+    transactions=4,
+    statements=4,
     prompt_bytes={"stage_selection": 3729, "data_extraction": 2910, "response_generation": 2594},
 )
 FOLLOWING = Cost(
-    round_trips=5,
-    transactions=5,
-    statements=5,
+    round_trips=4,
+    transactions=4,
+    statements=4,
     prompt_bytes={"stage_selection": 4030, "data_extraction": 3199, "response_generation": 2921},
 )
 POOL_SIZE = 3
