@@ -64,13 +64,7 @@ class StrictRequest(Request):
 def parse(raw: bytes) -> Any:
     """The JSON value; raises InvalidRequest that says where it breaks."""
     try:
-        value = json.loads(
-            raw.decode("utf-8"),
-            object_pairs_hook=_object,
-            parse_constant=_no_constant,
-            parse_float=_finite,
-            parse_int=_bounded,
-        )
+        value = _DECODER.decode(raw.decode("utf-8"))
     except UnicodeDecodeError as error:
         raise InvalidRequest(f"the body is not UTF-8 at byte {error.start}", "Send UTF-8") from None
     except json.JSONDecodeError as error:
@@ -134,3 +128,9 @@ def _strings(value: Any) -> Iterator[str]:
 
 def _too_deep() -> InvalidRequest:
     return InvalidRequest(f"the body is nested deeper than {MAX_DEPTH} levels", f"Send at most {MAX_DEPTH} levels")
+
+
+# json.loads would make one for each body.
+_DECODER = json.JSONDecoder(
+    object_pairs_hook=_object, parse_constant=_no_constant, parse_float=_finite, parse_int=_bounded
+)

@@ -17,12 +17,13 @@ _EXPOSED = (
     "Idempotent-Replayed, Link, Location, RateLimit-Limit, RateLimit-Remaining, RateLimit-Reset, Retry-After, "
     "X-ICMP-Key-Expires, X-Request-ID"
 )
-_CAREFUL = {
-    "X-Content-Type-Options": "nosniff",
-    "X-Frame-Options": "DENY",
-    "Referrer-Policy": "no-referrer",
-    "Cache-Control": "no-store",
-}
+_CAREFUL = (
+    ("X-Content-Type-Options", "nosniff"),
+    ("X-Frame-Options", "DENY"),
+    ("Referrer-Policy", "no-referrer"),
+    ("Cache-Control", "no-store"),
+)
+_POLICY = "default-src 'none'; frame-ancestors 'none'"
 # The documentation page is the one place with scripts of its own.
 _DOCS_POLICY = (
     "default-src 'self'; script-src 'self' 'unsafe-inline'; style-src 'self' 'unsafe-inline'; img-src 'self' data:"
@@ -39,11 +40,12 @@ def register(app: Flask) -> None:
     def add(response: Response) -> Response:
         if not response.is_streamed and not response.get_data():
             del response.headers["Content-Type"]  # Flask calls nothing at all a page of HTML
-        for name, value in _CAREFUL.items():
-            response.headers.setdefault(name, value)
-        is_docs = request.path.startswith("/docs")
-        policy = _DOCS_POLICY if is_docs else "default-src 'none'; frame-ancestors 'none'"
-        response.headers.setdefault("Content-Security-Policy", policy)
+        # Looked through once, and not for each of ours.
+        chosen = {name.lower() for name, _ in response.headers}
+        policy = _DOCS_POLICY if request.path.startswith("/docs") else _POLICY
+        for name, value in (*_CAREFUL, ("Content-Security-Policy", policy)):
+            if name.lower() not in chosen:
+                response.headers.add(name, value)
         if request.is_secure:
             response.headers["Strict-Transport-Security"] = "max-age=31536000"
         _warn_of_end(response)

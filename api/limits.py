@@ -130,9 +130,9 @@ def _add_headers(response: Response) -> Response:
     taken: Taken | None = g.get("taken")
     if taken is not None:
         missing = taken.size.tokens - taken.remaining
-        response.headers["RateLimit-Limit"] = f"{taken.size.tokens:.0f}"
-        response.headers["RateLimit-Remaining"] = str(int(taken.remaining))
-        response.headers["RateLimit-Reset"] = str(math.ceil(missing * taken.size.seconds / taken.size.tokens))
+        response.headers.add("RateLimit-Limit", f"{taken.size.tokens:.0f}")
+        response.headers.add("RateLimit-Remaining", str(int(taken.remaining)))
+        response.headers.add("RateLimit-Reset", str(math.ceil(missing * taken.size.seconds / taken.size.tokens)))
         if response.status_code == 429:
             response.headers["Retry-After"] = str(max(1, math.ceil(taken.retry_after_s)))
     return response

@@ -7,9 +7,9 @@ import logging
 import re
 import time
 import uuid
-from typing import Any
+from typing import Any, cast
 
-from flask import Flask, Response, g, request
+from flask import Flask, Request, Response, g, request
 
 from api import logs, metrics
 from api.traces import Traces
@@ -24,19 +24,21 @@ def register(app: Flask, traces: Traces) -> None:
 
     @app.before_request
     def begin() -> None:
-        sent = request.headers.get("X-Request-ID", "")
-        g.request_id = sent if _WELL_FORMED.fullmatch(sent) else str(uuid.uuid4())
-        g.started = time.monotonic()
-        g.span = traces.begin(_method(), _route(), request.headers)
-        if g.span is not None:
-            g.trace_id = g.span.trace_id
+        # Each use of `g` or `request` is three calls: they are asked for the objects behind them.
+        known, asked = g._get_current_object(), _asked()
+        sent = asked.headers.get("X-Request-ID", "")
+        known.request_id = sent if _WELL_FORMED.fullmatch(sent) else str(uuid.uuid4())
+        known.started = time.monotonic()
+        known.span = traces.begin(_method(asked), _route(asked), asked.headers)
+        if known.span is not None:
+            known.trace_id = known.span.trace_id
 
     @app.after_request
     def end(response: Response) -> Response:
-        response.headers["X-Request-ID"] = g.request_id
         # g is gone when the last piece of a stream has left: what it holds by then is asked for through this object.
-        known: Any = g._get_current_object()
-        finish = functools.partial(_finish, known, _method(), _route(), response.status_code)
+        known, asked = g._get_current_object(), _asked()
+        response.headers.add("X-Request-ID", known.request_id)
+        finish = functools.partial(_finish, known, _method(asked), _route(asked), response.status_code)
         if response.is_streamed:
             response.call_on_close(finish)
         else:
@@ -49,14 +51,18 @@ def register(app: Flask, traces: Traces) -> None:
             g.span.leave()
 
 
-def _method() -> str:
+def _asked() -> Request:
+    return cast(Any, request)._get_current_object()  # type: ignore[no-any-return]
+
+
+def _method(asked: Request) -> str:
     """The method, if it is one: a caller may send any word."""
-    return request.method if request.method in metrics.METHODS else metrics.OTHER
+    return asked.method if asked.method in metrics.METHODS else metrics.OTHER
 
 
-def _route() -> str:
+def _route(asked: Request) -> str:
     """The rule that matched; a path could hold anything."""
-    return request.url_rule.rule if request.url_rule else "none"
+    return asked.url_rule.rule if asked.url_rule else "none"
 
 
 def _finish(known: Any, method: str, route: str, status: int) -> None:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
-from typing import Any
 from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 from flask import request
@@ -61,9 +61,10 @@ def client_network(v4_bits: int = 32, v6_bits: int = 64) -> str:
     return str(ip_network((int(address) if address.version == 4 else address.packed, bits), strict=False))
 
 
-def _address(text: Any) -> Address | None:
+@functools.lru_cache(maxsize=4096)
+def _address(text: str | None) -> Address | None:
     try:
-        address = ip_address(text)
+        address = ip_address(text or "")
     except ValueError:
         return None
     return (address.ipv4_mapped or address) if isinstance(address, IPv6Address) else address

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 from nlp import fields, messages
@@ -52,7 +53,7 @@ def answer_schema(turn: Turn) -> dict[str, Any]:
 def apply(turn: Turn, answer: dict[str, Any] | None) -> Turn:
     """The turn with valid values merged; without an answer its data stays. `verdict` has each field's status."""
     names = turn.output_schema.get("properties", {}) if answer is not None else {}
-    transcript = [_plain(text) for text in (*(said.message_content for said in turn.history), turn.message)]
+    transcript = _Transcript(turn)
     findings = {name: _judge(turn, name, (answer or {}).get(name) or {}, transcript) for name in names}
     data = {**turn.data, **{name: found.value for name, found in findings.items() if found.value is not None}}
     return turn.changed(
@@ -62,7 +63,7 @@ def apply(turn: Turn, answer: dict[str, Any] | None) -> Turn:
     )
 
 
-def _judge(turn: Turn, name: str, found: Mapping[str, Any], transcript: Sequence[str]) -> _Finding:
+def _judge(turn: Turn, name: str, found: Mapping[str, Any], transcript: _Transcript) -> _Finding:
     value = fields.pruned(turn.output_schema, name, found.get("value"))
     if value is None or (isinstance(value, str) and not value.strip()):
         return _Finding("missing")
@@ -70,13 +71,31 @@ def _judge(turn: Turn, name: str, found: Mapping[str, Any], transcript: Sequence
     if fault is not None:
         return _Finding("invalid", fault=fault)
     earlier = turn.data.get(name)
-    quote = _plain(found.get("quote") or "")
-    is_quoted = bool(quote) and any(quote in text for text in transcript)
+    is_quoted = transcript.has(found.get("quote") or "")
     if not is_quoted and turn.stage_or_best.data_extraction.get("require_quote") and not _same(value, earlier):
         return _Finding("inferred", fault="no quote from the conversation; not taken over")
     if earlier is not None and not _same(value, earlier):
         return _Finding("corrected", value)
     return _Finding("given" if is_quoted else "inferred", value)
+
+
+class _Transcript:
+    """What was said, the newest first, for that is nearly always what is quoted; made plain as far as it is read."""
+
+    def __init__(self, turn: Turn) -> None:
+        self._rest = chain([turn.message], (said.message_content for said in reversed(turn.history)))
+        self._plain: list[str] = []
+
+    def has(self, quote: str) -> bool:
+        """Whether the words were said; no words never were."""
+        words = _plain(quote)
+        return bool(words) and any(words in text for text in self._texts())
+
+    def _texts(self) -> Iterator[str]:
+        yield from self._plain
+        for text in self._rest:
+            self._plain.append(_plain(text))
+            yield self._plain[-1]
 
 
 def _plain(text: str) -> str:

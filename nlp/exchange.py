@@ -192,7 +192,7 @@ def _usable(answer: llm.Answer, schema: Mapping[str, Any] | None) -> Any:
 
 def _value(text: str, schema: Mapping[str, Any]) -> Any:
     try:
-        value = json.loads(text, parse_constant=_refuse_constant, parse_float=_finite, parse_int=_bounded)
+        value = _DECODER.decode(text)
         told = encoded(value)
     except (ValueError, RecursionError):
         raise ModelAnswerInvalid("it was not valid JSON") from None
@@ -220,3 +220,7 @@ def _bounded(text: str) -> int:
 
 def _refuse_constant(name: str) -> None:
     raise ValueError(name)
+
+
+# json.loads would make one for each text.
+_DECODER = json.JSONDecoder(parse_constant=_refuse_constant, parse_float=_finite, parse_int=_bounded)

@@ -112,7 +112,7 @@ class Model:
         options = FinalRequestOptions.construct(method="post", url="/chat/completions", json_data={})
         self._ready = self._client._build_request(options)
         del self._ready.headers["Content-Length"]  # that of the empty body
-        self._headers = _authorized(self._ready).headers.raw
+        self._headers = _authorized(self._ready).headers
 
     def ask(self, request: Request) -> Answer:
         """The model's answer, whatever it says; raises ModelUnavailable."""
@@ -186,12 +186,7 @@ class Model:
         # The client's own way from a body to a response costs several times as much as all the rest of a call, each
         # time for the same address and headers: they are taken from it once, and the transport is asked directly.
         body = encoded(self._body(request, listener))
-        asked = httpx2.Request(
-            "POST",
-            self._ready.url,
-            headers=[*self._headers, (b"Content-Length", b"%d" % len(body))],
-            stream=httpx2.ByteStream(body),
-        )
+        asked = httpx2.Request("POST", self._ready.url, headers=self._headers, stream=httpx2.ByteStream(body))
         response = self._transport.handle_request(asked)
         response.request = asked
         if response.status_code >= 300:

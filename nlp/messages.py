@@ -30,7 +30,7 @@ def build(
         _message("system", rules(kind)),
         *_template_message(template(kind, turn, stage), values(turn, own_names)),
         _message("system", CONTEXT + templates.as_json(context)),
-        *(_message(_role(utterance.sender_type), utterance.message_content) for utterance in turn.history),
+        *turn.spoken,
         _message("user", STATE + templates.as_json(own_names | dict(state) | {"now": turn.now})),
         _message("user", turn.message),
     )
@@ -117,10 +117,6 @@ def _prompt(kind: str, stage: Stage) -> Mapping[str, Any]:
 def _template_message(found: Template | None, known: Mapping[str, Any]) -> tuple[Message, ...]:
     text = "" if found is None else templates.render(found.text, known)
     return (_message("system", text),) if text.strip() else ()
-
-
-def _role(sender_type: str) -> str:
-    return "user" if sender_type == "user" else "assistant"
 
 
 def _message(role: str, content: str) -> Message:

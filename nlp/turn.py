@@ -71,8 +71,8 @@ class Turn:
             raise TypeError(f"no fields of a turn: {values.keys() - _FIELDS}")
         other = object.__new__(Turn)
         vars(other).update(vars(self), **values)
-        if not values.keys().isdisjoint(_RANKED_BY):
-            for name in ("ranking", "reachable"):
+        if not values.keys().isdisjoint(_MADE_FROM):
+            for name in ("ranking", "reachable", "spoken"):
                 vars(other).pop(name, None)
         return other
 
@@ -80,6 +80,14 @@ class Turn:
     def agent(self) -> Agent | None:
         """Who answers."""
         return self.agents.get(self.agent_id) if self.agent_id else None
+
+    @functools.cached_property
+    def spoken(self) -> tuple[dict[str, str], ...]:
+        """The history as messages of a prompt; each of the three has it."""
+        return tuple(
+            {"role": "user" if said.sender_type == "user" else "assistant", "content": said.message_content}
+            for said in self.history
+        )
 
     @functools.cached_property
     def ranking(self) -> tuple[Stage, ...]:
@@ -140,7 +148,7 @@ class Turn:
 
 _FIELDS = {each.name for each in dataclasses.fields(Turn)}
 # What the cached properties look at.
-_RANKED_BY = {"stage", "stages", "message"}
+_MADE_FROM = {"stage", "stages", "message", "history"}
 
 
 def window(history: Sequence[Utterance], tokens: int) -> tuple[Utterance, ...]:

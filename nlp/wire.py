@@ -42,7 +42,8 @@ class Transport(httpx2.BaseTransport):
         with _translated():
             connection = self._taken(request.url) or _Connection(request.url)
             try:
-                connection.send(_head(request) + request.read())
+                body = request.read()
+                connection.send(_head(request, len(body)) + body)
                 response = connection.response(request.method)
             except BaseException:
                 connection.close()
@@ -224,9 +225,11 @@ def pieces(response: httpx2.Response) -> Iterator[bytes]:
     return iter(response.stream)
 
 
-def _head(request: httpx2.Request) -> bytes:
+def _head(request: httpx2.Request, length: int) -> bytes:
     lines = [b"%s %s HTTP/1.1" % (request.method.encode(), request.url.raw_path)]
     lines += [b"%s: %s" % header for header in request.headers.raw]
+    if "content-length" not in request.headers:
+        lines.append(b"Content-Length: %d" % length)
     head = b"\r\n".join(lines)
     if head.count(b"\n") != len(lines) - 1:
         raise httpx2.LocalProtocolError("a header with a line break in it")
