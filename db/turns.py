@@ -134,13 +134,15 @@ def checkpoint(conn: Connection, mine: Claim, cipher: Cipher, steps: Sequence[St
 def _kept(mine: Claim, cipher: Cipher, steps: Sequence[Step], first: int) -> dict[str, Any]:
     """The parameters that name a turn and carry its steps: plain columns as JSON, ciphertexts beside it."""
     contents = [
-        cipher.encrypt(
-            "turn_steps", "content", f"{mine.turn_id}:{position}", {name: getattr(step, name) for name in _SECRET}
-        )
+        cipher.encrypt("turn_steps", "content", f"{mine.turn_id}:{position}", _secret(step), compresses=True)
         for position, step in enumerate(steps, first)
     ]
     plain = [{name: getattr(step, name) for name in _STEP_NAMES} for step in steps]
     return {**mine.named, "first": first, "steps": json_value(plain), "contents": contents}
+
+
+def _secret(step: Step) -> dict[str, Any]:
+    return {name: getattr(step, name) for name in _SECRET}
 
 
 def _left(cipher: Cipher, ending: Ending | None) -> dict[str, Any]:

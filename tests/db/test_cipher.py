@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import uuid
 from collections.abc import Callable
@@ -17,7 +18,7 @@ import db
 from api import metrics
 from api.settings import Settings
 from db import keys
-from db.cipher import Cipher, Keyring, Undecryptable, bound
+from db.cipher import COMPRESSED_BYTES, Cipher, Keyring, Undecryptable, bound
 from tests.api import shop
 from tests.conftest import MASTER_KEY, Client, onboard
 
@@ -42,6 +43,29 @@ def test_a_value_comes_back_as_it_was(cipher: Cipher) -> None:
         assert cipher.decrypt("messages", "message_content", "row", memoryview(sealed)) == value
     one, other = (cipher.encrypt("messages", "message_content", "row", "same") for _ in range(2))
     assert one != other
+
+
+def test_a_long_value_is_stored_shorter_and_comes_back_as_it_was(cipher: Cipher) -> None:
+    prompt = [{"role": "user", "content": f"Where is order {number}, please? 🦜"} for number in range(300)]
+    sealed = cipher.encrypt("turn_steps", "content", "row", {"prompt": prompt}, compresses=True)
+    assert len(sealed) < len(json.dumps(prompt)) / 2 < len(cipher.encrypt("a", "b", "c", prompt))
+    assert cipher.decrypt("turn_steps", "content", "row", sealed) == {"prompt": prompt}
+    for length in (COMPRESSED_BYTES - 3, COMPRESSED_BYTES - 2, COMPRESSED_BYTES + 1):
+        text = os.urandom(length).hex()[:length]
+        assert cipher.decrypt("a", "b", "c", cipher.encrypt("a", "b", "c", text, compresses=True)) == text
+
+
+def test_a_value_cannot_be_read_in_another_form(cipher: Cipher) -> None:
+    for text in ("short", "long" * COMPRESSED_BYTES):
+        sealed = cipher.encrypt("a", "b", "c", text, compresses=True)
+        for form in {b"\x00", b"\x01", b"\x02", b"\x03"} - {sealed[:1]}:
+            with pytest.raises(Undecryptable):
+                cipher.decrypt("a", "b", "c", form + sealed[1:])
+
+
+@pytest.mark.parametrize("text", ["", '"', "\\", 'a "quoted" word', "line\nbreak", "\u2028 é 🦜", '"\\"', "\x7f\x00"])
+def test_texts_come_back_letter_by_letter(cipher: Cipher, text: str) -> None:
+    assert cipher.decrypt("a", "b", "c", cipher.encrypt("a", "b", "c", text)) == text
 
 
 @pytest.mark.parametrize(
