@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from dotenv import load_dotenv
@@ -43,6 +44,14 @@ from nlp import egress, llm, side_by_side
 log = logging.getLogger(__name__)
 
 
+class _App(Flask):
+    """All its functions are plain ones."""
+
+    def ensure_sync(self, func: Callable[..., Any]) -> Callable[..., Any]:
+        """Asked for each hook and view of each request; Flask would look whether it is a coroutine's."""
+        return func
+
+
 def create_app(settings: Settings | None = None) -> Flask:
     """The WSGI application. Connects to nothing: the first request does, in its own process."""
     try:
@@ -53,7 +62,7 @@ def create_app(settings: Settings | None = None) -> Flask:
         raise SystemExit(f"ICMP cannot start: {problem}") from None
     logs.configure(chosen.log_level, _shipper(chosen), _secrets(chosen))
     metrics.describe(openapi.VERSION, chosen.openai_model)
-    app = Flask(__name__, static_folder=None)
+    app = _App(__name__, static_folder=None)
     app.request_class = StrictRequest
     app.json = contract.JsonProvider(app)
     app.url_map.strict_slashes = False

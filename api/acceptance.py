@@ -27,6 +27,8 @@ MAX_WAITING = 64
 MAX_KEY_CHARACTERS = 255
 # What waits together is answered together, up to about one message's longest text.
 MAX_MERGED_BYTES = 32_000
+# Of a request's body, however its fields are ordered.
+_ENCODER = json.JSONEncoder(sort_keys=True, ensure_ascii=False)
 # Model failures end a turn for now: the same key tries again. Anything else would end the same way.
 RESUMABLE = {"LLM_UNAVAILABLE", "LLM_TIMEOUT"}
 
@@ -144,7 +146,7 @@ def _sent(conn: db.Connection, parts: Parts, business_id: str, body: Mapping[str
         return Sent(message, user_id, None, None)
     pepper = parts.key_store.platform(conn).pepper
     asked = {name: value for name, value in body.items() if name not in {"stream", "business_id"}}
-    told = json.dumps(asked | {"user_id": user_id}, sort_keys=True, ensure_ascii=False)
+    told = _ENCODER.encode(asked | {"user_id": user_id})
     return Sent(
         message,
         user_id,

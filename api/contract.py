@@ -19,6 +19,8 @@ from api import bodies, faults, limits
 from api.errors import InvalidRequest
 
 _PLAIN = (str, int, float, type(None))
+# json.dumps would make one for each body.
+_ENCODER = json.JSONEncoder(ensure_ascii=False)
 
 
 @dataclass(frozen=True)
@@ -146,7 +148,7 @@ def json_response(body: Any, status: int = 200) -> Response:
 
 def json_text(body: Any) -> str:
     """A body as it is sent; UTF-8, in the order it was built."""
-    return json.dumps(shown(body), ensure_ascii=False) + "\n"
+    return _ENCODER.encode(shown(body)) + "\n"
 
 
 def _check_reply(promised: Contract, body: Any) -> None:

@@ -137,7 +137,7 @@ def _kept(mine: Claim, cipher: Cipher, steps: Sequence[Step], first: int) -> dic
         cipher.encrypt("turn_steps", "content", f"{mine.turn_id}:{position}", _secret(step), compresses=True)
         for position, step in enumerate(steps, first)
     ]
-    plain = [{name: getattr(step, name) for name in _STEP_NAMES} for step in steps]
+    plain = [{name: known[name] for name in _STEP_NAMES} for known in map(vars, steps)]
     return {**mine.named, "first": first, "steps": json_value(plain), "contents": contents}
 
 

@@ -163,7 +163,7 @@ def _heard(held: Exchange, answer: llm.Answer) -> Exchange:
         value = _usable(answer, held.request.schema)
     except ModelAnswerInvalid as invalid:
         fault = str(invalid)
-    return replace(held, answers=(*held.answers, answer), value=value, fault=fault)
+    return Exchange(held.turn, held.request, (*held.answers, answer), value, fault)
 
 
 def _again(request: llm.Request, held: Exchange) -> llm.Request:
