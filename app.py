@@ -69,7 +69,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     app.url_map.merge_slashes = False
     pool_observer = metrics.PoolObserver()
     database = db.Database(chosen.database_url, pool_size=chosen.db_pool_size, observer=pool_observer)
-    key_store = keys.KeyStore(chosen.keyring())
+    key_store = keys.KeyStore(chosen.keyring(), compresses=chosen.compresses_ledger)
     threads = side_by_side.Threads(chosen.web_threads)
     api_calls = egress.Egress(chosen.api_call_allowed_hosts)
     watch = keeper.Keeper(database, lease_s=chosen.turn_lease_s, longest_s=chosen.turn_timeout_s + GRACE_SECONDS)

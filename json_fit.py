@@ -1,9 +1,10 @@
 """Whether a JSON value surely fits a JSON Schema: a quick yes for most of those that do, for the library looks at each
-keyword of each place by itself and takes thirty times as long. What is not surely right is the library's to judge."""
+keyword of each place by itself and takes some ten times as long. What is not surely right is the library's to judge."""
 
 from __future__ import annotations
 
 import operator
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
@@ -20,8 +21,10 @@ _KINDS: dict[str, tuple[type, ...]] = {
 _COMPARED = {
     "minimum": operator.ge, "maximum": operator.le, "exclusiveMinimum": operator.gt, "exclusiveMaximum": operator.lt,
 }  # fmt: skip
-_WORDS = {"title", "description", "default", "examples", "deprecated", "readOnly", "writeOnly", "$comment", "$schema"}
+_WORDS = {"title", "description", "default", "examples", "deprecated", "readOnly", "writeOnly", "$comment"}
 _ELSEWHERE = _WORDS | {"$defs"}
+_AT_THE_ROOT = {"$schema"}  # deeper, it would change what the other words mean
+_NAME = re.compile(r"/\$defs/([A-Za-z0-9_.-]+)")  # nothing that is written in another way in a reference
 _OF_TEXT = {"minLength", "maxLength", "pattern", "format"}
 _OF_LISTS = {"items", "minItems", "maxItems"}
 _OF_OBJECTS = {"properties", "required", "additionalProperties", "minProperties", "maxProperties"}
@@ -64,7 +67,7 @@ class _Compiler:
         if not isinstance(node, dict) or self._depth > MAX_DEPTH:
             return _unsure
         deeper = _Compiler(self._root, self._meaning, self._depth + 1)
-        own = node.keys() - _ELSEWHERE
+        own = node.keys() - _ELSEWHERE - (_AT_THE_ROOT if node is self._root else set())
         if not own:
             return _anything
         compound = next((word for word in ("$ref", "anyOf", "if") if word in own), None)
@@ -85,10 +88,10 @@ class _Compiler:
         root = self._meaning.document(document) if document else self._root
         if not place:
             return _Compiler(root, self._meaning, self._depth).check(root)
-        name = place.removeprefix("/$defs/")
-        if not isinstance(root, dict) or name not in root.get("$defs", {}):
+        named = _NAME.fullmatch(place)
+        if named is None or not isinstance(root, dict) or named[1] not in root.get("$defs", {}):
             return _unsure
-        return _Compiler(root, self._meaning, self._depth).check(root["$defs"][name])
+        return _Compiler(root, self._meaning, self._depth).check(root["$defs"][named[1]])
 
     def _chosen(self, node: Mapping[str, Any]) -> Check:
         """if, then and else, where the condition is a type that leaves no doubt."""

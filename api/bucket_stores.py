@@ -86,10 +86,14 @@ class TokenBucket(RateLimiter):
         """Take a token for a key in a scope, unless it was taken when the key was looked up; what is left stands in
         `g.taken` for the headers. Raises BucketsUnavailable."""
         (_, scope), name = identifiers, "/".join(identifiers)
-        ahead, taken = g.pop("taken_ahead", (None, None))
+        ahead, taken = g.get("taken_ahead") or (None, None)
+        if ahead != name:
+            taken = self._taken(item, name, scope, cost)
+        else:
+            g.taken_ahead = None  # it is spent with this
         if isinstance(taken, BucketsUnavailable):
             raise taken
-        g.taken = taken if ahead == name else self._taken(item, name, scope, cost)
+        g.taken = taken
         return bool(g.taken.is_allowed)
 
     def _taken(self, item: RateLimitItem, name: str, scope: str, cost: int) -> Taken:

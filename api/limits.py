@@ -127,8 +127,9 @@ def _key() -> str:
 
 
 def _add_headers(response: Response) -> Response:
-    taken: Taken | None = g.get("taken")
-    if taken is not None:
+    # A request that was refused before it was asked for its token has used it up all the same.
+    taken = g.get("taken") or (g.get("taken_ahead") or (None, None))[1]
+    if isinstance(taken, Taken):
         missing = taken.size.tokens - taken.remaining
         response.headers.add("RateLimit-Limit", f"{taken.size.tokens:.0f}")
         response.headers.add("RateLimit-Remaining", str(int(taken.remaining)))

@@ -13,6 +13,7 @@ from flask import request
 from api.settings import Network
 
 Address = IPv4Address | IPv6Address
+LONGEST_ADDRESS = 64  # the longest of IPv6 has 45 characters, and perhaps the name of a link
 
 
 @dataclass(frozen=True)
@@ -61,10 +62,14 @@ def client_network(v4_bits: int = 32, v6_bits: int = 64) -> str:
     return str(ip_network((int(address) if address.version == 4 else address.packed, bits), strict=False))
 
 
-@functools.lru_cache(maxsize=4096)
 def _address(text: str | None) -> Address | None:
+    return _parsed(text) if text and len(text) <= LONGEST_ADDRESS else None
+
+
+@functools.lru_cache(maxsize=4096)
+def _parsed(text: str) -> Address | None:
     try:
-        address = ip_address(text or "")
+        address = ip_address(text)
     except ValueError:
         return None
     return (address.ipv4_mapped or address) if isinstance(address, IPv6Address) else address

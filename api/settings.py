@@ -39,6 +39,7 @@ class Settings:
     model_call_timeout_s: float
     turn_timeout_s: float
     turn_lease_s: float
+    compresses_ledger: bool
     queue_wait_s: float
     history_tokens: int
     rate_limit_storage_uri: str | None
@@ -95,6 +96,7 @@ def from_environment(env: Mapping[str, str]) -> Settings:
         model_call_timeout_s=reader.number("MODEL_CALL_TIMEOUT_S", 20, low=0.1, high=600),
         turn_timeout_s=reader.number("TURN_TIMEOUT_S", 45, low=0.1, high=900),
         turn_lease_s=reader.number("TURN_LEASE_S", 15, low=0.5, high=600),
+        compresses_ledger=reader.choice("LEDGER_COMPRESSION", "1", {"0", "1"}) == "1",
         queue_wait_s=reader.number("QUEUE_WAIT_S", 60, low=0.1, high=600),
         history_tokens=reader.whole("HISTORY_TOKENS", 3000, low=0, high=200_000),
         rate_limit_storage_uri=_storage_uri(reader),

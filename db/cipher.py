@@ -127,11 +127,12 @@ class Cipher:
     business_id: str
     keys: Mapping[str, AESGCM]
     active_id: str
+    compresses: bool = True
 
-    def encrypt(self, table: str, column: str, row_id: str, value: Any, *, compresses: bool = False) -> bytes:
-        """Any JSON value, bound to its business, table, column and row."""
+    def encrypt(self, table: str, column: str, row_id: str, value: Any, *, may_be_long: bool = False) -> bytes:
+        """Any JSON value, bound to its business, table, column and row; what `may_be_long` is compressed if it is."""
         (key_id, key), plain, associated = self._active, encoded(value), self._associated(table, column, row_id)
-        if not compresses or len(plain) < COMPRESSED_BYTES:
+        if not (may_be_long and self.compresses) or len(plain) < COMPRESSED_BYTES:
             return _PLAIN + key_id + seal(key, plain, associated)
         return _COMPRESSED + key_id + seal(key, _compressed(plain), associated + _COMPRESSED)
 

@@ -33,8 +33,10 @@ class PlatformSecrets:
 class KeyStore:
     """Unwrapped keys of this process, kept at most five minutes: who loses the wrapping key soon loses the rest."""
 
-    def __init__(self, keyring: Keyring) -> None:
+    def __init__(self, keyring: Keyring, *, compresses: bool = True) -> None:
+        """`compresses`: whether what may be compressed before it is encrypted is."""
         self.keyring = keyring
+        self._compresses = compresses
         self._lock = threading.Lock()
         self._ciphers: OrderedDict[str, tuple[float, Cipher]] = OrderedDict()
         self._platform: tuple[float, PlatformSecrets] | None = None
@@ -122,7 +124,7 @@ class KeyStore:
         if not usable:
             raise NotFound
         keys = {row[0]: AESGCM(self.keyring.unwrap(bytes(row[1]), row[2], business_id)) for row in rows}
-        return Cipher(business_id, keys, usable[-1])
+        return Cipher(business_id, keys, usable[-1], compresses=self._compresses)
 
 
 def _find_secret(conn: Connection, name: str) -> tuple[bytes, str] | None:

@@ -134,7 +134,7 @@ def checkpoint(conn: Connection, mine: Claim, cipher: Cipher, steps: Sequence[St
 def _kept(mine: Claim, cipher: Cipher, steps: Sequence[Step], first: int) -> dict[str, Any]:
     """The parameters that name a turn and carry its steps: plain columns as JSON, ciphertexts beside it."""
     contents = [
-        cipher.encrypt("turn_steps", "content", f"{mine.turn_id}:{position}", _secret(step), compresses=True)
+        cipher.encrypt("turn_steps", "content", f"{mine.turn_id}:{position}", _secret(step), may_be_long=True)
         for position, step in enumerate(steps, first)
     ]
     plain = [{name: known[name] for name in _STEP_NAMES} for known in map(vars, steps)]

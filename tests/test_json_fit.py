@@ -49,7 +49,7 @@ def _schema(chance: random.Random, depth: int = 0) -> Any:
         "items": _schema(chance, depth + 1),
         "anyOf": [_schema(chance, depth + 1), _schema(chance, depth + 1)],
         "not": _schema(chance, depth + 1),
-        "if": {"type": chance.choice(["string", "number", "array"])},
+        "if": {"type": chance.choice(["string", "number", "integer", "array"])},
         "then": _schema(chance, depth + 1),
         "else": _schema(chance, depth + 1),
     }
@@ -104,6 +104,14 @@ def test_it_says_yes(schema: Any, value: Any) -> None:
         ({"type": "string", "format": "date"}, "2026-02-30"),
         ({"$ref": "nowhere"}, "text"),
         ({"$ref": "#/$defs/missing"}, "text"),
+        # Written in another way than the name is: whoever reads it so finds another schema, or none.
+        ({"$ref": "#/$defs/a~1b", "$defs": {"a/b": {"type": "integer"}, "a~1b": {"type": "string"}}}, "text"),
+        ({"$ref": "#/$defs/a%20b", "$defs": {"a b": {"type": "integer"}, "a%20b": {"type": "string"}}}, "text"),
+        ({"$ref": "#/$defs/a/b", "$defs": {"a/b": {"type": "string"}}}, "text"),
+        ({"$ref": "#foo", "$defs": {"foo": {"type": "string"}, "bar": {"$anchor": "foo"}}}, "text"),
+        ({"$ref": "#/properties/x", "$defs": {"/properties/x": {"type": "string"}}}, "text"),
+        ({"anyOf": [{"$schema": "http://json-schema.org/draft-03/schema#", "type": "string"}]}, "text"),
+        ({"type": "number", "if": {"type": "integer"}, "then": {"maximum": 0}}, 5.0),
         ({"$ref": "#"}, "text"),
         ({"type": "array", "items": {"type": "string"}, "maxItems": 1}, ["a", "b"]),
         (False, None),

@@ -11,11 +11,14 @@ from contextlib import ExitStack
 from dataclasses import replace
 
 import pytest
-from flask import Flask
+from flask import Flask, g
+from limits import parse
 from prometheus_client import REGISTRY
 
 import app as application
+from api import bucket_stores
 from api.settings import Settings
+from db.rate_buckets import BucketsUnavailable, Size, Taken
 from tests.api import gunicorn_server
 from tests.conftest import Answer, Client, onboard
 
@@ -49,6 +52,41 @@ def test_a_refusal_says_when_to_come_back(master: Client, strict: list[int]) -> 
     assert (first.status, first.headers["RateLimit-Limit"], first.headers["RateLimit-Remaining"]) == (404, "1", "0")
     assert (second.status, second.error_code) == (429, "RATE_LIMITED")
     assert 55 <= int(second.headers["Retry-After"]) <= 60
+
+
+def test_a_request_refused_for_its_form_uses_up_a_token_only_where_it_says_so(
+    master: Client, strict: list[int], request: pytest.FixtureRequest
+) -> None:
+    alice = replace(onboard(master, "Clumsy"), port=strict[0])
+    master.patch(f"/api/v1/businesses/{alice.business_id}", {"settings": {"messages_per_minute": 3}})
+    foreign = {"business_id": str(uuid.uuid4()), "user_id": str(uuid.uuid4()), "message": "hello"}
+    refused = [alice.call("POST", "/api/v1/messages", raw=b"{"), alice.post("/api/v1/messages", foreign)]
+    assert [answer.status for answer in refused] == [400, 403]
+    # In the database a token is taken when the key is looked up, which is before anything else is known.
+    told = ["2", "1"] if "postgres" in request.node.name else [None, None]
+    assert [answer.headers.get("RateLimit-Remaining") for answer in refused] == told
+    assert _say(alice).headers["RateLimit-Remaining"] == ("0" if told[0] else "2")
+
+
+def test_a_token_taken_ahead_counts_once_and_for_its_own_bucket() -> None:
+    taken = Taken(Size(9, 60), True, 8, 0)
+
+    class Never:
+        def take(self, key: str, *_: object, **__: object) -> Taken:
+            asked.append(key)
+            return taken
+
+    asked: list[str] = []
+    bucket = bucket_stores.TokenBucket(bucket_stores.BucketStorage(bucket_stores.URI, buckets=Never()))
+    with Flask("limits").app_context():
+        g.taken_ahead = ("key/default", taken)
+        for scope in ("login", "default", "default"):
+            assert bucket.hit(parse("9 per 1 minute"), "key", scope)
+        g.taken_ahead = ("key/default", BucketsUnavailable())
+        assert bucket.hit(parse("9 per 1 minute"), "key", "login")
+        with pytest.raises(BucketsUnavailable):
+            bucket.hit(parse("9 per 1 minute"), "key", "default")
+    assert asked == ["key/login", "key/default", "key/login"]
 
 
 def test_a_business_sets_its_own_limit(master: Client, strict: list[int]) -> None:

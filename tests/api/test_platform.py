@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 import uuid
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from http.client import HTTPConnection
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -49,6 +51,30 @@ def test_an_answer_without_a_body_claims_no_kind_of_content(anybody: Client, ali
     assert [answer.status for answer in empty] == [200, 204, 204]
     assert [answer.headers["Content-Type"] for answer in empty if "Content-Type" in answer.headers] == []
     assert anybody.call("OPTIONS", "/nowhere").headers["Content-Type"] == "application/json"
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body"),
+    [
+        ("GET", "/healthz", None),
+        ("GET", "/docs", None),
+        ("GET", "/nowhere", None),
+        ("GET", "/api/v1/stages", None),
+        ("DELETE", "/api/v1/stages", None),
+        ("OPTIONS", "/api/v1/stages", None),
+        ("POST", "/api/v1/messages", b"{"),
+        ("POST", "/api/v1/messages", b'{"user_id": "9b1f7a52-0c43-4b0e-8a3c-2d5a4f1e7c10", "message": "hi"}'),
+    ],
+)
+def test_no_answer_says_the_same_header_twice(alice: Client, method: str, path: str, body: bytes | None) -> None:
+    for key in (f"Bearer {alice.key}", "Bearer wrong"):
+        headers = {"Authorization": key, "Content-Type": "application/json", "Accept": "text/event-stream"}
+        connection = HTTPConnection("127.0.0.1", alice.port, timeout=30)
+        connection.request(method, path, body, headers)
+        names = Counter(name.lower() for name, _ in connection.getresponse().getheaders())
+        connection.close()
+        assert [name for name, count in names.items() if count > 1 and name != "vary"] == []
+        assert {"x-request-id", "x-content-type-options", "cache-control", "content-security-policy"} <= names.keys()
 
 
 def test_a_running_server_is_ready(anybody: Client) -> None:

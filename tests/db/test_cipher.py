@@ -47,17 +47,19 @@ def test_a_value_comes_back_as_it_was(cipher: Cipher) -> None:
 
 def test_a_long_value_is_stored_shorter_and_comes_back_as_it_was(cipher: Cipher) -> None:
     prompt = [{"role": "user", "content": f"Where is order {number}, please? 🦜"} for number in range(300)]
-    sealed = cipher.encrypt("turn_steps", "content", "row", {"prompt": prompt}, compresses=True)
+    sealed = cipher.encrypt("turn_steps", "content", "row", {"prompt": prompt}, may_be_long=True)
     assert len(sealed) < len(json.dumps(prompt)) / 2 < len(cipher.encrypt("a", "b", "c", prompt))
     assert cipher.decrypt("turn_steps", "content", "row", sealed) == {"prompt": prompt}
+    plainly = replace(cipher, compresses=False).encrypt("a", "b", "c", prompt, may_be_long=True)
+    assert (plainly[:1], sealed[:1]) == (b"\x01", b"\x02")
     for length in (COMPRESSED_BYTES - 3, COMPRESSED_BYTES - 2, COMPRESSED_BYTES + 1):
         text = os.urandom(length).hex()[:length]
-        assert cipher.decrypt("a", "b", "c", cipher.encrypt("a", "b", "c", text, compresses=True)) == text
+        assert cipher.decrypt("a", "b", "c", cipher.encrypt("a", "b", "c", text, may_be_long=True)) == text
 
 
 def test_a_value_cannot_be_read_in_another_form(cipher: Cipher) -> None:
     for text in ("short", "long" * COMPRESSED_BYTES):
-        sealed = cipher.encrypt("a", "b", "c", text, compresses=True)
+        sealed = cipher.encrypt("a", "b", "c", text, may_be_long=True)
         for form in {b"\x00", b"\x01", b"\x02", b"\x03"} - {sealed[:1]}:
             with pytest.raises(Undecryptable):
                 cipher.decrypt("a", "b", "c", form + sealed[1:])

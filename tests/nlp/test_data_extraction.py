@@ -54,6 +54,14 @@ def test_quote_may_come_from_the_history_of_any_role() -> None:
     assert after.verdict["order_number"]["status"] == "given"
 
 
+def test_quotes_may_come_from_messages_in_any_order() -> None:
+    history = turns.said("user: order 4411", "ai: Is it urgent?")
+    for number, urgent in (("order 4411", "hurry"), ("hurry", "order 4411"), ("urgent?", "urgent?")):
+        answer = turns.found(order_number=("4411", number), urgent=(True, urgent))
+        after = data_extraction.apply(before("please hurry", history=history), answer)
+        assert {found["status"] for found in after.verdict.values()} == {"given"}, (number, urgent)
+
+
 def test_quote_does_not_reach_over_two_messages() -> None:
     after = data_extraction.apply(
         before("11 it is", history=turns.said("user: 44")), turns.found(order_number=("4411", "44 11"))

@@ -44,6 +44,14 @@ def test_changed_turn_ranks_anew() -> None:
     assert replace(first, message="greeting").ranking[0] == turns.GREETING
 
 
+def test_changed_turn_keeps_what_still_holds_and_makes_the_rest_anew() -> None:
+    first = turns.turn("order", history=HISTORY)
+    assert (first.ranking[0], [said["content"] for said in first.spoken]) == (turns.ORDER, ["aaaaaaaa", "bbbb", "cccc"])
+    assert first.changed(confidence=0.5).spoken is first.spoken
+    assert first.changed(message="greeting").ranking[0] == turns.GREETING
+    assert first.changed(history=HISTORY[1:]).spoken == first.spoken[1:]
+
+
 def test_hundreds_of_stages_are_ranked_quickly() -> None:
     many = tuple(turns.stage(f"topic_{number}") for number in range(300))
     assert len(turns.turn("topic 7", stages=many).reachable) == 40
