@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import random
 import re
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -17,7 +19,9 @@ MEANING = json_fit.Meaning(FORMATS, re.compile, document=lambda name: DOCUMENTS.
 TEXTS = ("", "a", "ab", "a1", "2026-11-28", "2026-02-30", "10.0.0.1", "x@y", "long text")
 NUMBERS = (0, 1, -1, 2, 5, 1.0, 2.5, True, False, 2**70, float("nan"))
 NAMES = ("a", "b", "c")
-ROUNDS = 4000
+SIZES = ("minLength", "maxLength", "minItems", "maxItems", "minProperties")
+LIMITS = ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum")
+ROUNDS = 12_000
 
 
 def _value(chance: random.Random, depth: int = 0) -> Any:
@@ -34,27 +38,29 @@ def _schema(chance: random.Random, depth: int = 0) -> Any:
     if depth > 3 or chance.random() < 0.1:
         return chance.choice([True, False, {}, {"description": "words"}, {"$ref": "#/$defs/other"}])
     types = chance.sample(["string", "number", "integer", "boolean", "null", "array", "object"], chance.randrange(1, 4))
-    keywords: dict[str, Any] = {
-        "enum": chance.sample([*TEXTS, *NUMBERS[:6], None, []], 3),
-        "const": chance.choice([*TEXTS, 1, True, None]),
-        "pattern": chance.choice(["a", "^a$", "[0-9]"]),
-        "format": chance.choice(["date", "ipv4", "email", "unheard"]),
-        **{name: chance.randrange(3) for name in ("minLength", "maxLength", "minItems", "maxItems", "minProperties")},
-        **{name: chance.choice([0, 1, 2.5]) for name in ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum")},
-        "multipleOf": 2,
-        "uniqueItems": True,
-        "properties": {name: _schema(chance, depth + 1) for name in NAMES if chance.random() < 0.7},
-        "required": chance.sample(NAMES, chance.randrange(3)),
-        "additionalProperties": _schema(chance, depth + 1),
-        "items": _schema(chance, depth + 1),
-        "anyOf": [_schema(chance, depth + 1), _schema(chance, depth + 1)],
-        "not": _schema(chance, depth + 1),
-        "if": {"type": chance.choice(["string", "number", "integer", "array"])},
-        "then": _schema(chance, depth + 1),
-        "else": _schema(chance, depth + 1),
+    below = functools.partial(_schema, chance, depth + 1)
+    # Made only when chosen: all of them, down to the last level, would be thousands of nodes.
+    keywords: dict[str, Callable[[], Any]] = {
+        "enum": lambda: chance.sample([*TEXTS, *NUMBERS[:6], None, []], 3),
+        "const": lambda: chance.choice([*TEXTS, 1, True, None]),
+        "pattern": lambda: chance.choice(["a", "^a$", "[0-9]"]),
+        "format": lambda: chance.choice(["date", "ipv4", "email", "unheard"]),
+        **dict.fromkeys(SIZES, lambda: chance.randrange(3)),
+        **dict.fromkeys(LIMITS, lambda: chance.choice([0, 1, 2.5])),
+        "multipleOf": lambda: 2,
+        "uniqueItems": lambda: True,
+        "properties": lambda: {name: below() for name in NAMES if chance.random() < 0.7},
+        "required": lambda: chance.sample(NAMES, chance.randrange(3)),
+        "additionalProperties": below,
+        "items": below,
+        "anyOf": lambda: [below(), below()],
+        "not": below,
+        "if": lambda: {"type": chance.choice(["string", "number", "integer", "array"])},
+        "then": below,
+        "else": below,
     }
     chosen = chance.sample(sorted(keywords), chance.choice([0, 1, 1, 2, 3]))
-    node = {name: keywords[name] for name in chosen}
+    node = {name: keywords[name]() for name in chosen}
     return node if chance.random() < 0.2 else {"type": types if len(types) > 1 else types[0], **node}
 
 

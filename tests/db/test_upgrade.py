@@ -57,11 +57,11 @@ def told() -> dict[str, Any]:
 
 
 @pytest.fixture
-def serve_on(settings: Settings, serve: Callable[[Flask], int]) -> Callable[[str], int]:
-    """Serves this release's app over a database; its port."""
+def serve_on(settings: Settings, serve: Callable[[Flask], int]) -> Callable[..., int]:
+    """Serves this release's app over a database, perhaps with other settings; its port."""
 
-    def start(url: str) -> int:
-        app = application.create_app(replace(settings, database_url=url, migration_database_url=url))
+    def start(url: str, **changes: Any) -> int:
+        app = application.create_app(replace(settings, database_url=url, migration_database_url=url, **changes))
         app.config["CHECK_REPLIES"] = True
         return serve(app)
 
@@ -89,7 +89,7 @@ def _wrote(client: Client, told: dict[str, Any], message: str) -> int:
 
 
 def test_no_row_is_lost_and_old_data_is_read_and_written(
-    released: str, told: dict[str, Any], serve_on: Callable[[str], int]
+    released: str, told: dict[str, Any], serve_on: Callable[..., int]
 ) -> None:
     tables = [name for (name,) in _run(released, TENANT_TABLES)]
     before = _counts(released, tables)
@@ -110,7 +110,7 @@ def test_no_row_is_lost_and_old_data_is_read_and_written(
 
 
 def test_every_resource_of_the_old_data_answers_and_people_log_in(
-    released: str, told: dict[str, Any], serve_on: Callable[[str], int]
+    released: str, told: dict[str, Any], serve_on: Callable[..., int]
 ) -> None:
     migrate.apply(released)
     port = serve_on(released)
@@ -133,7 +133,7 @@ def _turns(told: dict[str, Any]) -> str:
 
 
 def test_the_old_code_answers_during_the_migrations_and_beside_the_new_code(
-    released: str, told: dict[str, Any], serve_on: Callable[[str], int], tmp_path: Path
+    released: str, told: dict[str, Any], serve_on: Callable[..., int], tmp_path: Path
 ) -> None:
     release = old_release.unpack(tmp_path)
     statuses: list[int] = []
@@ -161,8 +161,13 @@ def test_the_old_code_answers_during_the_migrations_and_beside_the_new_code(
             caller.result(60)
         # Turn by turn in one conversation, by both.
         answered = [_wrote(Client(port, told["api_key"]), told, "It is 4711") for port in (new, old, new, old)]
+        # Steps so long that they are compressed, unless they must not be.
+        long = {"user_id": str(uuid.uuid4()), "message": "Where is order 4711, please? " * 400}
+        plain = Client(serve_on(released, compresses_ledger=False), told["api_key"])
+        turn = f"/api/v1/turns/{plain.post('/api/v1/messages', long).body['turn_id']}"
+        read = [Client(port, told["api_key"]).get(turn).status for port in (new, old)]
     assert set(statuses) == {200}, statuses
-    assert answered == [200] * 4
+    assert (answered, read) == ([200] * 4, [200] * 2)
 
 
 def _newer() -> int:
