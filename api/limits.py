@@ -48,13 +48,13 @@ def register(app: Flask, settings: Settings, buckets: Buckets) -> dict[str, Size
         "events": (EVENTS, proxies.client_network),
         "default": (DEFAULT, _key),
     }
-    app.extensions["limits"] = {name: _taking(limiter, name, rule, key) for name, (rule, key) in rules.items()}
+    limits = {name: _limit(name, rule, key) for name, (rule, key) in rules.items()}
+    app.extensions["limits"] = {name: _taking(limiter, name, limit) for name, limit in limits.items()}
     app.extensions["limits outage"] = _Outage()
     app.after_request(_add_headers)
     if not isinstance(buckets, PostgresBuckets):
         return {}
-    keyed = {name: _limit(name, rule, key) for name, (rule, key) in rules.items() if key is _key}
-    return {name: bucket_stores.size(limit.limit) for name, limit in keyed.items()}
+    return {name: bucket_stores.size(limits[name].limit) for name, (_, key) in rules.items() if key is _key}
 
 
 def spend(name: str) -> None:
@@ -73,10 +73,9 @@ def spend(name: str) -> None:
             raise
 
 
-def _taking(limiter: Limiter, name: str, rule: str, key: Callable[[], str]) -> Callable[[], None]:
+def _taking(limiter: Limiter, name: str, limit: Any) -> Callable[[], None]:
     """What takes a token from the current caller's bucket of that name. Around a function, Flask-Limiter would look for
     its limits and read their rules anew in each request, which costs more than the token."""
-    limit = _limit(name, rule, key)
 
     def take() -> None:
         if not limiter.limiter.hit(limit.limit, limit.key_func(), name):

@@ -71,8 +71,8 @@ class Turn:
             raise TypeError(f"no fields of a turn: {values.keys() - _FIELDS}")
         other = object.__new__(Turn)
         vars(other).update(vars(self), **values)
-        if not values.keys().isdisjoint(_MADE_FROM):
-            for name in ("ranking", "reachable", "spoken"):
+        for name, made_from in _MADE_FROM.items():
+            if not made_from.isdisjoint(values):
                 vars(other).pop(name, None)
         return other
 
@@ -147,8 +147,9 @@ class Turn:
 
 
 _FIELDS = {each.name for each in dataclasses.fields(Turn)}
-# What the cached properties look at.
-_MADE_FROM = {"stage", "stages", "message", "history"}
+_RANKED_BY = frozenset({"stage", "stages", "message"})
+# The cached properties, and what each looks at.
+_MADE_FROM = {"ranking": _RANKED_BY, "reachable": _RANKED_BY, "spoken": frozenset({"history"})}
 
 
 def window(history: Sequence[Utterance], tokens: int) -> tuple[Utterance, ...]:

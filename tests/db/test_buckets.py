@@ -5,7 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -21,13 +21,6 @@ from tests import redis_server
 from tests.conftest import Client
 
 SLOW = Size(10, 10_000)
-
-
-@pytest.fixture
-def database(database_url: str) -> Iterator[db.Database]:
-    made = db.Database(database_url)
-    yield made
-    made.close()
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import psycopg2
@@ -16,13 +16,6 @@ from tests.conftest import Client
 
 SIZES = {"messages": Size(3, 100_000), "default": Size(5, 100_000)}
 Sql = Callable[..., list[tuple[Any, ...]]]
-
-
-@pytest.fixture
-def database(database_url: str) -> Iterator[db.Database]:
-    made = db.Database(database_url)
-    yield made
-    made.close()
 
 
 @pytest.fixture

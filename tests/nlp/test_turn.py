@@ -47,7 +47,7 @@ def test_changed_turn_ranks_anew() -> None:
 def test_changed_turn_keeps_what_still_holds_and_makes_the_rest_anew() -> None:
     first = turns.turn("order", history=HISTORY)
     assert (first.ranking[0], [said["content"] for said in first.spoken]) == (turns.ORDER, ["aaaaaaaa", "bbbb", "cccc"])
-    assert first.changed(confidence=0.5).spoken is first.spoken
+    assert first.changed(confidence=0.5, stage=turns.GREETING).spoken is first.spoken
     assert first.changed(message="greeting").ranking[0] == turns.GREETING
     assert first.changed(history=HISTORY[1:]).spoken == first.spoken[1:]
 
