@@ -10,7 +10,7 @@ import psycopg2
 import psycopg2.extensions
 import psycopg2.extras
 
-from db import pool
+from db import overdue, pool
 from db.errors import Conflict, DatabaseUnavailable, KeysUnavailable, NotFound, raise_ours, translated
 from json_text import encoded
 
@@ -21,6 +21,7 @@ __all__ = [
     "DatabaseUnavailable",
     "KeysUnavailable",
     "NotFound",
+    "allow_seconds",
     "execute",
     "fetch_all",
     "fetch_one",
@@ -31,6 +32,7 @@ __all__ = [
 Connection = Any  # psycopg2's connection class has no useful types of its own
 Parameters = Mapping[str, Any] | Sequence[Any]
 
+_GRACE_SECONDS = 5.0  # from the server's own limit of a statement to ours, and for a commit
 _SET = """
     SELECT set_config('role', 'icmp_app', true), set_config('icmp.business_id', %s, true),
            set_config('statement_timeout', '10000', true), set_config('lock_timeout', '5000', true),
@@ -47,10 +49,12 @@ class Database:
         *,
         pool_size: int = 8,
         checkout_seconds: float = 5.0,
+        answer_seconds: float = 10.0 + _GRACE_SECONDS,
         observer: pool.Observer | None = None,
     ) -> None:
         self._url = url
         self._checkout_seconds = checkout_seconds
+        self._answer_seconds = answer_seconds
         self._pool = pool.Pool(self._connect, pool_size, observer)
 
     @contextmanager
@@ -72,7 +76,7 @@ class Database:
             return cursor.fetchall() if cursor.description else []
 
     def _borrowed(self) -> _Borrowed:
-        return _Borrowed(self._pool, self._checkout_seconds)
+        return _Borrowed(self._pool, self._checkout_seconds, self._answer_seconds)
 
     def close(self) -> None:
         """Close the idle connections."""
@@ -80,10 +84,17 @@ class Database:
 
     def _connect(self) -> Connection:
         connection = psycopg2.connect(
-            self._url, connect_timeout=5, application_name="icmp", keepalives_idle=10, tcp_user_timeout=10_000
+            self._url,
+            connect_timeout=5,
+            application_name="icmp",
+            keepalives_idle=10,
+            tcp_user_timeout=10_000,
+            connection_factory=overdue.Connection,
+            cursor_factory=overdue.Cursor,
         )
         # The driver's own BEGIN would cost a round trip: ours travels with the settings.
         connection.autocommit = True
+        overdue.watch(connection)
         return connection
 
 
@@ -91,17 +102,18 @@ class _Borrowed:
     """A connection that goes back outside any transaction, or not at all; driver errors leave as ours. Written out,
     for every statement of a turn passes here, and a generator costs three times as much."""
 
-    def __init__(self, connections: pool.Pool, seconds: float) -> None:
-        self._pool, self._seconds = connections, seconds
+    def __init__(self, connections: pool.Pool, checkout_seconds: float, answer_seconds: float) -> None:
+        self._pool, self._checkout_seconds, self._answer_seconds = connections, checkout_seconds, answer_seconds
 
     def __enter__(self) -> Connection:
         try:
-            self._connection = self._pool.checkout(self._seconds)
+            self._connection = self._pool.checkout(self._checkout_seconds)
         except pool.PoolExhausted as error:
             raise DatabaseUnavailable("no free connection") from error
         except psycopg2.Error as error:
             raise_ours(error)
             raise
+        self._connection.patience_seconds = self._answer_seconds
         return self._connection
 
     def __exit__(self, _kind: object, fault: BaseException | None, _trace: object) -> None:
@@ -135,6 +147,12 @@ def _rolled_back(connection: Connection) -> bool:
     except psycopg2.Error:
         return False
     return not connection.closed
+
+
+def allow_seconds(conn: Connection, seconds: float) -> None:
+    """Let each statement of this transaction take so long, and no longer."""
+    conn.patience_seconds = max(conn.patience_seconds, seconds + _GRACE_SECONDS)
+    execute(conn, "SELECT set_config('statement_timeout', %s, true)", [str(round(seconds * 1000))])
 
 
 def execute(conn: Connection, sql: str, parameters: Parameters | None = None) -> int:

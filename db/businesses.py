@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from db import Connection, NotFound, execute, fetch_all, fetch_one, json_value
+from db import Connection, NotFound, allow_seconds, execute, fetch_all, fetch_one, json_value
 from db.paging import Page
 
 COLUMNS = (
     "business_id, owner_id, business_name, business_description, address, phone_number, website, settings, "
     "created_at, updated_at"
 )
-_DELETE_MINUTES = 15
+_DELETE_SECONDS = 15 * 60
 # Computed from their tables, never stored.
 _LISTS = """
     (SELECT coalesce(jsonb_agg(agent_id ORDER BY created_at, agent_id), '[]')
@@ -108,7 +108,7 @@ def lock_out(conn: Connection, business_id: str) -> None:
 
 def delete(conn: Connection, business_id: str) -> None:
     """Everything of the business goes with it, in minutes rather than seconds when it is large; raises NotFound."""
-    execute(conn, f"SET LOCAL statement_timeout = '{_DELETE_MINUTES}min'")
+    allow_seconds(conn, _DELETE_SECONDS)
     if not execute(conn, "DELETE FROM businesses WHERE business_id = %s", [business_id]):
         raise NotFound
 
