@@ -134,6 +134,8 @@ def _full_section(name: str, given: Mapping[str, Any] | None) -> Item:
         config = {key: value for key, value in section["config"].items() if key != "secret_headers"}
         return section | {"config": config | ({"secret_headers": secrets} if secrets else {})}
     prompt = section.pop("prompt")
+    if name == "data_extraction" and not section.get("context_data_fields"):
+        section.pop("context_data_fields", None)  # none is what a stage has that says nothing of them
     if "text" in prompt:
         prompt = {"text": prompt["text"]} | {key: prompt[key] for key in ("model_settings", "input_variables")}
     return {"prompt": prompt, **section}
@@ -164,7 +166,8 @@ def _changes(section: str, old: Item, new: Item) -> list[str]:
     found = []
     for name in _DEFAULTS[section]:
         if section == "stages" and name in stage_forms.SECTIONS:
-            found += [f"{name}.{key}" for key in new[name] if not _same(old[name].get(key), new[name][key])]
+            keys = {**new[name], **old[name]}
+            found += [f"{name}.{key}" for key in keys if not _same(old[name].get(key), new[name].get(key))]
         elif not _same(old[name], new[name], in_order=section == "stages"):
             found.append(name)
     return found
@@ -248,14 +251,15 @@ def _check_stages(setup: Setup, find_global: Callable[[str], Template | None]) -
             )
         for name in stage_forms.SECTIONS:
             with _at(f"stages[{index}]", name):
-                _check_section(name, stage[name], own, find_global)
+                _check_section(name, stage, own, find_global)
 
 
 def _check_section(
-    name: str, section: Item, own: Mapping[str, Template], find_global: Callable[[str], Template | None]
+    name: str, stage: Item, own: Mapping[str, Template], find_global: Callable[[str], Template | None]
 ) -> None:
+    section = stage[name]
     if name == "data_retrieval":
-        stage_forms.check({name: section}, {})
+        stage_forms.check({name: section}, {}, {kind: stage[kind] for kind in stage_forms.KINDS})
         return
     prompt = section["prompt"]
     if "text" in prompt:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from api.errors import InvalidRequest
@@ -56,16 +56,19 @@ def completed(name: str, section: Mapping[str, Any] | None) -> dict[str, Any]:
     if name == "data_retrieval":
         return {"method": "none", "config": {}} | given
     defaults: dict[str, dict[str, Any]] = {
-        "stage_selection": {"next_stages": None},
+        "stage_selection": {"context_data_fields": {}, "next_stages": None},
         "data_extraction": {"require_quote": False, "output_schema": {"type": "object", "properties": {}}},
-        "response_generation": {"fixed_text": None, "fallback_text": None},
+        "response_generation": {"context_data_fields": {}, "fixed_text": None, "fallback_text": None},
     }
     prompt = {"template_id": f"icmp.{name}", "model_settings": {}, "input_variables": []} | given.get("prompt", {})
-    return {"context_data_fields": {}} | defaults[name] | given | {"prompt": prompt}
+    return defaults[name] | given | {"prompt": prompt}
 
 
-def check(sections: Mapping[str, Any], templates: Mapping[str, Template]) -> None:
-    """Raises InvalidRequest, BadSchema, BadTemplate or BadLookUp for what could not run: now, not in a conversation."""
+def check(
+    sections: Mapping[str, Any], templates: Mapping[str, Template], others: Mapping[str, Any] | None = None
+) -> None:
+    """Raises InvalidRequest, BadSchema, BadTemplate or BadLookUp for what could not run: now, not in a conversation.
+    `others` are those that stay: a look-up uses the names of all sections."""
     for kind in KINDS:
         if kind in sections:
             _check_prompt(kind, sections[kind], templates)
@@ -73,13 +76,20 @@ def check(sections: Mapping[str, Any], templates: Mapping[str, Template]) -> Non
         fields.check(sections["data_extraction"]["output_schema"])
     if "response_generation" in sections:
         _check_own_texts(sections["response_generation"])
+    whole = {**(others or {}), **sections}
+    if "data_retrieval" in whole:
+        names = [*texts.NAMES, *(name for kind in KINDS for name in _own_names(whole.get(kind, {})))]
+        _check_values(whole["data_retrieval"]["config"], names, "data_retrieval.config")
     if "data_retrieval" in sections:
-        _check_values(sections["data_retrieval"]["config"], "data_retrieval.config")
         data_retrieval.check(sections["data_retrieval"], parts().settings.api_call_allowed_hosts)
 
 
+def _own_names(section: Mapping[str, Any]) -> Mapping[str, str]:
+    return section.get("context_data_fields") or {}
+
+
 def _check_prompt(kind: str, section: Mapping[str, Any], templates: Mapping[str, Template]) -> None:
-    texts.check_context_fields(section["context_data_fields"])
+    texts.check_context_fields(_own_names(section))
     prompt = section["prompt"]
     template = templates.get(prompt["template_id"])
     if template is None or template.kind != kind:
@@ -88,7 +98,7 @@ def _check_prompt(kind: str, section: Mapping[str, Any], templates: Mapping[str,
             f"{kind}.prompt.template_id: {prompt['template_id']!r}: {found}",
             f"Name a template of kind {kind}, or create it with POST /api/v1/templates",
         )
-    known = {*texts.NAMES, *section["context_data_fields"]}
+    known = {*texts.NAMES, *_own_names(section)}
     wanted = (*prompt["input_variables"], *template.input_variables, *texts.names_used(template.text))
     lacking = [name for name in dict.fromkeys(wanted) if name not in known]
     if lacking:
@@ -99,22 +109,22 @@ def _check_prompt(kind: str, section: Mapping[str, Any], templates: Mapping[str,
 
 
 def _check_own_texts(section: Mapping[str, Any]) -> None:
-    names = [*texts.NAMES, *section["context_data_fields"]]
+    names = [*texts.NAMES, *_own_names(section)]
     for name in ("fixed_text", "fallback_text"):
         if section[name] is not None:
             _check_text(section[name], names, f"response_generation.{name}")
 
 
-def _check_values(value: Any, place: str) -> None:
+def _check_values(value: Any, names: Sequence[str], place: str) -> None:
     """Templated values anywhere in a look-up's configuration."""
     if isinstance(value, str):
-        _check_text(value, texts.NAMES, place)
+        _check_text(value, names, place)
     elif isinstance(value, Mapping):
         for key, item in value.items():
-            _check_values(item, f"{place}.{key}")
+            _check_values(item, names, f"{place}.{key}")
     elif isinstance(value, list):
         for item in value:
-            _check_values(item, place)
+            _check_values(item, names, place)
 
 
 def _check_text(text: str, names: Any, place: str) -> None:

@@ -67,7 +67,8 @@ def patch_stage(business_id: str, stage_id: str, body: dict[str, Any]) -> stages
     with tenant(business_id) as conn:
         old = stages.get(conn, business_id, stage_id)
         sections = given | {kind: stage_forms.flat_section(kind, stage_id, getattr(old, kind)) for kind in flat}
-        secret = _prepare(conn, business_id, stage_id, flat, _plain(body) | sections)
+        stored = {name: getattr(old, name) for name in stage_forms.SECTIONS}
+        secret = _prepare(conn, business_id, stage_id, flat, _plain(body) | sections, stored)
         stages.update(conn, business_id, stage_id, _plain(body) | sections | secret)
         if body.get("stage_name", old.stage_name) != old.stage_name:
             _follow_rename(conn, business_id, old.stage_name, body["stage_name"])
@@ -96,7 +97,12 @@ def _plain(body: dict[str, Any]) -> dict[str, Any]:
 
 
 def _prepare(
-    conn: db.Connection, business_id: str, stage_id: str, flat: dict[str, str], values: dict[str, Any]
+    conn: db.Connection,
+    business_id: str,
+    stage_id: str,
+    flat: dict[str, str],
+    values: dict[str, Any],
+    stored: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Save the flat form's templates, check everything the stage names, and take the secrets out of `values`."""
     for kind, text in flat.items():
@@ -105,7 +111,7 @@ def _prepare(
     if agent_id is not None and not agents.exists(conn, business_id, agent_id):
         raise InvalidRequest(f"agent_id: {agent_id} is no agent of this business", "Name an agent, or null")
     sections = {name: values[name] for name in stage_forms.SECTIONS if name in values}
-    stage_forms.check(sections, templates.latest(conn, business_id))
+    stage_forms.check(sections, templates.latest(conn, business_id), stored)
     if "data_retrieval" not in sections:
         return {}
     config = sections["data_retrieval"]["config"]

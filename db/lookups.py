@@ -85,7 +85,10 @@ SOURCES = {
         fields=(
             "order_id", "order_number", "user_id", "status", "items", "total", "currency", "created_at", "updated_at",
         ),
-        where={"order_id": _uuid, "order_number": _text, "status": _text, "total": _number, "currency": _text},
+        where={
+            "order_id": _uuid, "order_number": _text, "user_id": _uuid, "status": _text, "total": _number,
+            "currency": _text,
+        },
         order_by=("order_number", "status", "total", "created_at", "updated_at"),
         is_of_customers=True,
     ),

@@ -94,10 +94,9 @@ def check(address: Address, exceptions: Collection[str]) -> None:
 
 
 def is_excepted(address: Address, exceptions: Collection[str]) -> bool:
-    """Whether the operator allows this host: at a named port, or at the scheme's own port."""
+    """Whether the operator allows this host: at the port named with it, or at any when none is."""
     named = f"[{address.host}]" if ":" in address.host else address.host
-    is_own_port = address.port == PORTS[address.scheme]
-    return f"{named}:{address.port}" in exceptions or (is_own_port and named in exceptions)
+    return named in exceptions or f"{named}:{address.port}" in exceptions
 
 
 def is_public(ip: IPv4Address | IPv6Address) -> bool:

@@ -13,6 +13,7 @@ WINDOW_SECONDS = 30
 MIN_CALLS = 10
 ILL_SHARE = 0.5
 PROBE_SECONDS = 5.0
+PROBES = 2  # a turn asks two questions at once
 MAX_MODELS = 1000
 
 # well and ill count; a server that refuses is "alive", which only matters while it is being probed.
@@ -29,10 +30,12 @@ class BreakerOpen(Exception):
 
 @dataclass
 class _State:
-    """A model's calls by the second in which they ended, (all, ill); `probe_at` is set while the breaker is open."""
+    """A model's calls by the second in which they ended, (all, ill). While the breaker is open `probe_at` is when the
+    next ones are let through; so many of the last ones may still be made."""
 
     seconds: dict[int, tuple[int, int]] = field(default_factory=dict)
     probe_at: float | None = None
+    probes_left: int = 0
 
 
 @dataclass(frozen=True)
@@ -45,7 +48,7 @@ class Ticket:
 
 class Breaker:
     """One per server, safe to share between threads. Opens when at least half of at least ten calls to a model within
-    half a minute failed; then one call every five seconds is let through, and the first that goes well closes it."""
+    half a minute failed; then two calls every five seconds are let through, and the first that goes well closes it."""
 
     def __init__(
         self, on_change: Callable[[str, bool], None] | None = None, clock: Callable[[], float] = time.monotonic
@@ -63,10 +66,12 @@ class Breaker:
             if state is None or state.probe_at is None:
                 return Ticket(model, is_probe=False)
             now = self._clock()
-            if now < state.probe_at:
+            if now >= state.probe_at:
+                # Probes that never come back only delay the next ones.
+                state.probe_at, state.probes_left = now + PROBE_SECONDS, PROBES
+            if not state.probes_left:
                 raise BreakerOpen(state.probe_at - now)
-            # A probe that never comes back only delays the next one.
-            state.probe_at = now + PROBE_SECONDS
+            state.probes_left -= 1
             return Ticket(model, is_probe=True)
 
     def leave(self, ticket: Ticket, health: Health) -> None:
@@ -96,7 +101,7 @@ class Breaker:
         calls, failures = (sum(counts) for counts in zip(*state.seconds.values(), strict=True))
         if calls < MIN_CALLS or failures < calls * ILL_SHARE:
             return None
-        state.probe_at = now + PROBE_SECONDS
+        state.probe_at, state.probes_left = now + PROBE_SECONDS, 0
         return True
 
     def _known(self, model: str) -> _State | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import unicodedata
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
@@ -51,10 +51,11 @@ def answer_schema(turn: Turn) -> dict[str, Any]:
 
 
 def apply(turn: Turn, answer: dict[str, Any] | None) -> Turn:
-    """The turn with valid values merged; without an answer its data stays. `verdict` has each field's status."""
+    """The turn with valid values merged; without an answer its data stays. `verdict` has each field's status. The
+    answer need not fit its schema: then what is right in it counts."""
     names = turn.output_schema.get("properties", {}) if answer is not None else {}
     transcript = _Transcript(turn)
-    findings = {name: _judge(turn, name, (answer or {}).get(name) or {}, transcript) for name in names}
+    findings = {name: _judge(turn, name, (answer or {}).get(name), transcript) for name in names}
     data = {**turn.data, **{name: found.value for name, found in findings.items() if found.value is not None}}
     return turn.changed(
         data=data,
@@ -63,7 +64,9 @@ def apply(turn: Turn, answer: dict[str, Any] | None) -> Turn:
     )
 
 
-def _judge(turn: Turn, name: str, found: Mapping[str, Any], transcript: _Transcript) -> _Finding:
+def _judge(turn: Turn, name: str, found: Any, transcript: _Transcript) -> _Finding:
+    if not isinstance(found, dict):
+        return _Finding("missing") if found is None else _Finding("invalid", fault="no object of value and quote")
     value = fields.pruned(turn.output_schema, name, found.get("value"))
     if value is None or (isinstance(value, str) and not value.strip()):
         return _Finding("missing")
@@ -71,7 +74,8 @@ def _judge(turn: Turn, name: str, found: Mapping[str, Any], transcript: _Transcr
     if fault is not None:
         return _Finding("invalid", fault=fault)
     earlier = turn.data.get(name)
-    is_quoted = transcript.has(found.get("quote") or "")
+    quote = found.get("quote")
+    is_quoted = isinstance(quote, str) and transcript.has(quote)
     if not is_quoted and turn.stage_or_best.data_extraction.get("require_quote") and not _same(value, earlier):
         return _Finding("inferred", fault="no quote from the conversation; not taken over")
     if earlier is not None and not _same(value, earlier):

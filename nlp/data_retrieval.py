@@ -77,7 +77,7 @@ def run(turn: Turn, look_up: LookUp) -> Turn:
     retrieved: dict[str, Any]
     verdict = None
     try:
-        asked = {"method": asked["method"], "config": _filled_in(asked["config"], messages.values(turn))}
+        asked = {"method": asked["method"], "config": _filled_in(asked["config"], messages.look_up_values(turn))}
         retrieved = {"rows": _rows(_request(turn, asked), look_up)}
     except LookUpFailed as failed:
         retrieved = {"error": failed.reason}

@@ -25,8 +25,6 @@ from nlp.side_by_side import Threads
 
 MAX_BYTES = 256 * 1024
 MAX_HEADER_BYTES = 32 * 1024
-MAX_ROWS = 50
-MAX_ROWS_BYTES = 64 * 1024
 MAX_DEPTH = 32
 CONNECT_SECONDS = 2.0
 CALLS_PER_BUSINESS = 5
@@ -186,23 +184,13 @@ class _Pinned(httpcore2.NetworkBackend):
 
 
 def rows(status: int, content: bytes, result_path: str = "") -> list[dict[str, Any]]:
-    """The answer's part at `result_path` as at most MAX_ROWS rows: objects as they are, anything else under `value`.
-    An answer without a body is one row with its `status`. Raises LookUpFailed."""
+    """The answer's part at `result_path` as rows: objects as they are, anything else under `value`. An answer without
+    a body is one row with its `status`. Raises LookUpFailed."""
     if not content.strip():
         return [{"status": status}]
     found = templates.find(_json(content), tuple(result_path.split("."))) if result_path else _json(content)
     items = found if isinstance(found, list) else [] if found is None else [found]
-    kept: list[dict[str, Any]] = []
-    left = MAX_ROWS_BYTES
-    for item in items[:MAX_ROWS]:
-        row = item if isinstance(item, dict) else {"value": item}
-        left -= len(templates.as_json(row).encode())
-        if left < 0:
-            break
-        kept.append(row)
-    if items and not kept:
-        raise LookUpFailed("too_large")
-    return kept
+    return [item if isinstance(item, dict) else {"value": item} for item in items]
 
 
 def _answer(response: httpcore2.Response) -> _Response:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 
 class ModelUnavailable(Exception):
     """The model cannot be used at the moment.
@@ -21,7 +23,12 @@ class ModelUnavailable(Exception):
 
 
 class ModelAnswerInvalid(Exception):
-    """The model's answer cannot be used; the text is the fault, told to the model when it is asked again."""
+    """The model's answer cannot be used; the text is the fault, told to the model when it is asked again. `misfit` is
+    its value when it is JSON, but not as the schema wants it."""
+
+    def __init__(self, fault: str, misfit: Any = None) -> None:
+        super().__init__(fault)
+        self.misfit = misfit
 
 
 class BadSchema(Exception):

@@ -37,14 +37,15 @@ class PromptStep(Protocol):
 
 @dataclass(frozen=True)
 class Exchange:
-    """What was asked and answered. `value` is the usable answer, `fault` what is wrong with the last one, `error` why
-    none came at all."""
+    """What was asked and answered. `value` is the usable answer, `fault` what is wrong with the last one, `misfit` its
+    value when that is JSON but not as the schema wants it, `error` why none came at all."""
 
     turn: Turn
     request: llm.Request
     answers: tuple[llm.Answer, ...] = ()
     value: Any = None
     fault: str | None = None
+    misfit: Any = None
     error: ModelUnavailable | None = None
     latency_ms: float = 0.0
 
@@ -87,17 +88,21 @@ class Exchange:
     def _explained(self, verdict: Any) -> Any:
         if self.error is not None:
             return {"reason": self.error.reason}
-        return verdict if self.fault is None else {**(verdict or {}), "fault": self.fault}
+        return verdict if self.fault is None else {"fault": self.fault, **(verdict or {})}
 
     def _cost_usd(self) -> float | None:
         if self.error is not None and self.error.attempts and self.error.reason not in _UNCHARGED:
             return None  # a try without an answer may have been charged
         costs = [
-            prices.cost_usd(answer.model or self.request.model, answer.prompt_tokens, answer.completion_tokens)
+            prices.cost_usd(self._priced(answer), answer.prompt_tokens, answer.completion_tokens)
             for answer in self.answers
         ]
         known = [cost for cost in costs if cost is not None]
         return round(sum(known), 8) if len(known) == len(costs) else None
+
+    def _priced(self, answer: llm.Answer) -> str:
+        """The model that answered; one that goes by a name of its server's own costs what was asked for."""
+        return answer.model if prices.known_name(answer.model) else self.request.model
 
 
 def hold(step: PromptStep, turn: Turn, ask: Ask, teller: Teller | None = None) -> Exchange:
@@ -158,12 +163,12 @@ def _request(step: PromptStep, turn: Turn, teller: Teller | None = None) -> llm.
 
 
 def _heard(held: Exchange, answer: llm.Answer) -> Exchange:
-    value = fault = None
+    value = fault = misfit = None
     try:
         value = _usable(answer, held.request.schema)
     except ModelAnswerInvalid as invalid:
-        fault = str(invalid)
-    return Exchange(held.turn, held.request, (*held.answers, answer), value, fault)
+        fault, misfit = str(invalid), invalid.misfit
+    return Exchange(held.turn, held.request, (*held.answers, answer), value, fault, misfit)
 
 
 def _again(request: llm.Request, held: Exchange) -> llm.Request:
@@ -200,7 +205,7 @@ def _value(text: str, schema: Mapping[str, Any]) -> Any:
         raise ModelAnswerInvalid("it held a NUL character")
     fault = fields.schema_fault(schema, value)
     if fault is not None:
-        raise ModelAnswerInvalid(f"it did not fit the schema: {fault}")
+        raise ModelAnswerInvalid(f"it did not fit the schema: {fault}", value)
     return value
 
 

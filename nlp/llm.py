@@ -88,8 +88,8 @@ class Model:
         on_breaker: Callable[[str, bool], None] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`call_timeout_s` covers one question with its retries; `byte_cap` what the server may send for it, several
-        times as much when it streams. `on_breaker` is told when calls to a model are not tried any more (True) and
+        """`call_timeout_s` covers one try; `byte_cap` what the server may send for it, several times as much when it
+        streams. `on_breaker` is told when calls to a model are not tried any more (True) and
         when they are again; `clock` is the breaker's."""
         self._call_timeout_s = call_timeout_s
         self._byte_cap = byte_cap
@@ -115,25 +115,40 @@ class Model:
         self._headers = _authorized(self._ready).headers
 
     def ask(self, request: Request) -> Answer:
-        """The model's answer, whatever it says; raises ModelUnavailable."""
-        started = time.monotonic()
-        deadline = min(request.deadline, started + self._call_timeout_s)
+        """The model's answer, whatever it says; raises ModelUnavailable. The model's breaker hears how it went in the
+        end: what went well at the second try went well."""
+        try:
+            ticket = self._breaker.enter(request.model)
+        except BreakerOpen as error:
+            raise ModelUnavailable("breaker_open", retry_after_s=error.retry_after_s, attempts=0) from None
+        began = time.monotonic()
+        health: Health = "unknown"
+        try:
+            answer = self._asked(request, began)
+            health = "well"
+        except ModelUnavailable as problem:
+            health = llm_replies.health(problem.reason)
+            # Who had hardly any time left says nothing about the server.
+            if health == "ill" and request.deadline - began < self._call_timeout_s / 2:
+                health = "unknown" if time.monotonic() >= request.deadline else health
+            raise
+        finally:
+            self._breaker.leave(ticket, health)
+        return answer
+
+    def _asked(self, request: Request, started: float) -> Answer:
         listener = None if request.on_text is None else Listener(request.on_text)
         attempts = retries = 0
-        problem: ModelUnavailable | None = None
         while True:
             attempts += 1
             try:
-                fields = self._tried(request, listener, deadline)
+                fields = self._once(request, listener)
             except (openai.BadRequestError, openai.UnprocessableEntityError) as error:
                 if attempts > MAX_ADAPTATIONS or not self._adapt(request, error, listener):
                     raise _unavailable(error, attempts) from None
-            except BreakerOpen as error:
-                # Between two tries the first one's own reason says more.
-                raise problem or _closed_to(error) from None
             except (openai.OpenAIError, httpx2.HTTPError, llm_replies.BadReply) as error:
                 problem = _unavailable(error, attempts)
-                if retries == MAX_RETRIES or not self._wait(problem, retries, deadline):
+                if not self._wait(problem, retries, request.deadline):
                     raise problem from None
                 retries += 1
             else:
@@ -147,25 +162,9 @@ class Model:
         """Close the idle connections."""
         self._client.close()
 
-    def _tried(self, request: Request, listener: Listener | None, deadline: float) -> dict[str, Any]:
-        """One call, unless the model's breaker is open, which hears how it went; the answer's fields."""
-        ticket = self._breaker.enter(request.model)
-        began = time.monotonic()
-        health: Health = "unknown"
-        try:
-            fields = self._once(request, listener, deadline)
-            health = "well"
-        except (openai.OpenAIError, httpx2.HTTPError, llm_replies.BadReply) as error:
-            health = llm_replies.health(_unavailable(error, 1).reason)
-            # Who had hardly any time left says nothing about the server.
-            if health == "ill" and deadline - began < self._call_timeout_s / 2 and time.monotonic() >= deadline:
-                health = "unknown"
-            raise
-        finally:
-            self._breaker.leave(ticket, health)
-        return fields
-
-    def _once(self, request: Request, listener: Listener | None, deadline: float) -> dict[str, Any]:
+    def _once(self, request: Request, listener: Listener | None) -> dict[str, Any]:
+        """One try; the answer's fields."""
+        deadline = min(request.deadline, time.monotonic() + self._call_timeout_s)
         budget = bounded.Budget(deadline, self._byte_cap * (1 if listener is None else llm_stream.BYTES_PER_BYTE))
         if not budget.remaining():
             raise llm_replies.BadReply("timeout")
@@ -249,12 +248,13 @@ class Model:
 
     def _wait(self, problem: ModelUnavailable, retries: int, deadline: float) -> bool:
         """Sleep before the next try; False when another try makes no sense or comes too late."""
-        if problem.reason not in llm_replies.RETRYABLE:
+        # Who has waited out two tries has been patient enough.
+        if problem.reason not in llm_replies.RETRYABLE or retries == (1 if problem.timed_out else MAX_RETRIES):
             return False
         pause = self._uniform(0, BACKOFF_SECONDS * 2**retries)
-        if problem.retry_after_s is not None:
-            pause = max(pause, problem.retry_after_s)
-        if time.monotonic() + pause >= deadline:
+        wanted = problem.retry_after_s or 0.0
+        pause = max(pause, wanted)
+        if wanted > self._call_timeout_s or time.monotonic() + pause >= deadline:
             return False
         self._sleep(pause)
         return True
@@ -270,10 +270,6 @@ def _authorized(request: httpx2.Request) -> httpx2.Request:
 def _wanted(request: Request, listener: Listener | None) -> dict[str, Any]:
     """What goes out besides model, messages and schema, before the server's own ways are known."""
     return {**request.settings, **(_STREAMING if listener is not None else {})}
-
-
-def _closed_to(error: BreakerOpen) -> ModelUnavailable:
-    return ModelUnavailable("breaker_open", retry_after_s=error.retry_after_s, attempts=0)
 
 
 def _unavailable(error: Exception, attempts: int) -> ModelUnavailable:

@@ -52,6 +52,14 @@ def render(text: str, turn: Turn, stage: Stage) -> str:
     return templates.render(text, values(turn, templates.context(values(turn), fields)))
 
 
+def look_up_values(turn: Turn) -> Mapping[str, Any]:
+    """The values of what a look-up may name: also what the sections of its stage define, the reply's first."""
+    stage = turn.stage_or_best
+    sections = (stage.stage_selection, stage.data_extraction, stage.response_generation)
+    fields = {name: path for section in sections for name, path in (section.get("context_data_fields") or {}).items()}
+    return values(turn, templates.context(values(turn), fields))
+
+
 def values(turn: Turn, own: Mapping[str, Any] | None = None) -> Mapping[str, Any]:
     """What the names of templates.NAMES, and those of `own`, stand for; made when used, for most texts use few."""
     return _Values(turn, own or {})

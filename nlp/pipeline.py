@@ -181,6 +181,8 @@ def _extracted(turn: Turn, ask: Ask, ahead: _Ahead | None) -> Turn:
         held = exchange.hold(data_extraction, turn, ask)
     if held.error is not None:
         raise _StepFailed(turn, held, held.error)
+    if isinstance(held.misfit, dict):
+        held = replace(held, value=held.misfit)  # what is right in it counts
     return _recorded(data_extraction.apply(turn, held.value), held)
 
 

@@ -139,10 +139,11 @@ def test_a_name_is_asked_for_once_and_only_its_checked_address_is_connected_to(a
     assert len(attempts) == 1
 
 
-def test_an_exception_is_for_its_own_host_and_port_only(attempts: list[Any]) -> None:
+def test_an_exception_is_for_its_own_host_and_for_the_port_that_it_names(attempts: list[Any]) -> None:
     call = egress_calls.request("http://127.0.0.1:8080/")
-    for exceptions in ({"127.0.0.1"}, {"127.0.0.1:80"}, {"localhost:8080"}):
+    for exceptions in ({"127.0.0.2"}, {"127.0.0.1:80"}, {"localhost:8080"}):
         assert egress_calls.refusal(Egress(exceptions), call) == "blocked"
     assert attempts == []
-    assert egress_calls.refusal(Egress({"127.0.0.1:8080"}), call) == "unreachable"
-    assert attempts == [("127.0.0.1", 8080)]
+    for exceptions in ({"127.0.0.1:8080"}, {"127.0.0.1"}):
+        assert egress_calls.refusal(Egress(exceptions), call) == "unreachable"
+    assert attempts == [("127.0.0.1", 8080)] * 2

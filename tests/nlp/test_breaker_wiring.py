@@ -40,7 +40,7 @@ def test_open_breaker_is_measured_and_logged_without_addresses_and_tenants_names
         before = _shown(REQUEST.model), _shown("other")
         with caplog.at_level(logging.WARNING, logger="app"):
             for name in (REQUEST.model, "tenants-own-words"):
-                for _ in range(4):
+                for _ in range(10):
                     refused(asked, replace(REQUEST, model=name))
     assert (_shown(REQUEST.model) - before[0], _shown("other") - before[1]) == (1, 1)
     assert _shown("tenants-own-words") == 0

@@ -141,8 +141,20 @@ def test_call_ends_at_its_deadline_however_the_server_dawdles(server: Server, be
     server.script = [behaviour]
     started = time.monotonic()
     error = refused(model(server, call_timeout_s=0.4))
-    assert (error.reason, error.timed_out) == ("timeout", True)
+    assert (error.reason, error.timed_out, error.attempts) == ("timeout", True, 2)
     assert time.monotonic() - started < 3
+
+
+def test_a_call_that_took_too_long_is_tried_once_more(server: Server) -> None:
+    server.script = [play.hangs, play.answers()]
+    answer = model(server, call_timeout_s=0.4).ask(REQUEST)
+    assert (answer.text, answer.attempts) == ("Hello.", 2)
+
+
+def test_a_wait_longer_than_a_call_is_handed_up(server: Server) -> None:
+    server.script = [play.fails(429, headers={"Retry-After": "6"}), play.answers()]
+    error = refused(model(server, call_timeout_s=5.0))
+    assert (error.reason, error.attempts, error.retry_after_s) == ("rate_limited", 1, 6)
 
 
 def test_deadline_of_the_turn_comes_before_the_calls_own(server: Server) -> None:

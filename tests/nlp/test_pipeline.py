@@ -180,6 +180,12 @@ def test_usage_and_timings_are_sums_over_the_steps() -> None:
     assert after.timings_ms["data_retrieval"] == 0
 
 
-def test_unknown_price_of_one_step_makes_the_cost_unknown() -> None:
-    odd = llm.Answer("Hello.", model="somebody-elses-model")
-    assert turns.run(turns.turn(), good(response_generation=odd)).usage["cost_usd"] is None
+@pytest.mark.parametrize(("asked", "is_known"), [("gpt-5.4-mini", True), ("a-model-of-their-own", False)])
+def test_an_answer_of_unknown_price_costs_what_the_model_that_was_asked_costs(asked: str, is_known: bool) -> None:
+    odd = llm.Answer("Hello.", model="somebody-elses-model", prompt_tokens=100)
+    known = llm.Answer(json.dumps(turns.chosen("order_status")), model="gpt-5.4-mini", prompt_tokens=100)
+    before = turns.turn(stages=(turns.stage("order_status"), turns.GREETING), model=asked)
+    after = turns.run(before, good(stage_selection=known, response_generation=odd))
+    costs = [step.cost_usd for step in after.steps if step.prompt_tokens]
+    assert costs == [pytest.approx(100 * 0.75 / 1e6), pytest.approx(100 * 0.75 / 1e6) if is_known else None]
+    assert (after.usage["cost_usd"] is not None) == is_known

@@ -74,6 +74,32 @@ def test_second_bad_extraction_keeps_the_data() -> None:
 
 
 @pytest.mark.parametrize(
+    ("wrong", "status"),
+    [
+        ({"value": "soon", "quote": None}, "invalid"),
+        ({"value": True}, "inferred"),
+        ({"value": True, "quote": 5, "sure": 0.9}, "inferred"),
+        ("yes", "invalid"),
+        ([], "invalid"),
+        (None, "missing"),
+    ],
+)
+def test_what_is_right_in_a_second_bad_extraction_counts(wrong: Any, status: str) -> None:
+    """A field that is not as it should be says nothing about the others."""
+    answer = {**turns.GIVEN, "urgent": wrong, "unasked": 1}
+    after = turns.run(IN_ORDER, good(data_extraction=answer))
+    step = after.steps[1]
+    assert (step.outcome, step.attempts, step.output) == ("safe_default", 2, answer)
+    assert after.data == {"order_number": "4411"} | ({"urgent": True} if status == "inferred" else {})
+    assert after.missing_fields == ()
+    assert {name: step.verdict[name]["status"] for name in ("order_number", "urgent")} == {
+        "order_number": "given",
+        "urgent": status,
+    }
+    assert "schema" in step.verdict["fault"]
+
+
+@pytest.mark.parametrize(
     "bad",
     [
         llm.Answer("", prompt_tokens=1),
