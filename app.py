@@ -102,6 +102,8 @@ def _model(settings: Settings) -> llm.Model:
         # Servers with a real model never need it, and each of their processes would hold it in memory.
         from nlp import offline
 
+        if not commands.are_wanted():
+            log.warning("no model is set: the offline model answers (%s)", settings.openai_model)
         transport = offline.transport()
     return llm.Model(
         settings.openai_api_key,

@@ -70,7 +70,7 @@ def get_business(business_id: str) -> dict[str, Any]:
 def patch_business(business_id: str, body: dict[str, Any]) -> dict[str, Any]:
     """Replace the named fields of a business."""
     with tenant(business_id) as conn:
-        businesses.update(conn, business_id, body)
+        businesses.update(conn, business_id, {name: value for name, value in body.items() if name != "business_id"})
         return _shown(businesses.get(conn, business_id))
 
 

@@ -23,7 +23,7 @@ MAX_ATTRIBUTE_BYTES = 16 * 1024
 def post(shelf: Shelf[Row], business_id: str, body: Mapping[str, Any]) -> Reply:
     """Put a new row on the shelf."""
     row_id = trail.about(str(uuid.uuid4()))
-    fields = checked(body, price=None, currency=None)
+    fields = checked(body)
     with tenant(business_id) as conn:
         shelf.insert(conn, business_id, fields | {shelf.key: row_id})
         row = shelf.get(conn, business_id, row_id)
@@ -45,9 +45,7 @@ def get(shelf: Shelf[Row], business_id: str, row_id: str) -> Row:
 def patch(shelf: Shelf[Row], business_id: str, row_id: str, body: Mapping[str, Any]) -> Row:
     """Replace the named fields of a row."""
     with tenant(business_id) as conn:
-        stored = shelf.get(conn, business_id, row_id, for_update=True)
-        fields = checked(body, price=stored.price, currency=stored.currency)
-        shelf.update(conn, business_id, row_id, fields)
+        shelf.update(conn, business_id, row_id, checked(body))
         return shelf.get(conn, business_id, row_id)
 
 
@@ -57,15 +55,11 @@ def delete(shelf: Shelf[Row], business_id: str, row_id: str) -> None:
         shelf.delete(conn, business_id, row_id)
 
 
-def checked(body: Mapping[str, Any], **stored: Any) -> dict[str, Any]:
-    """The columns that a body names, where `stored` is the price and currency so far; raises InvalidRequest for what
-    a schema cannot see."""
+def checked(body: Mapping[str, Any]) -> dict[str, Any]:
+    """The columns that a body names; raises InvalidRequest for what a schema cannot see."""
     fields = {name: value for name, value in body.items() if name != "business_id"}
     if fields.get("price") is not None:
         fields["price"] = money.amount(fields["price"], "price")
-    outcome = {**stored, **fields}
-    if outcome["price"] is not None and outcome["currency"] is None:
-        raise InvalidRequest("currency: missing, but there is a price", "Send both, or a price of null")
     # What is searched must stay well below the 1 MiB that PostgreSQL's tsvector can hold.
     size = len(json.dumps(fields.get("attributes", {}), ensure_ascii=False).encode())
     if size > MAX_ATTRIBUTE_BYTES:

@@ -255,4 +255,4 @@ class _Change:
 
 
 def _offer_row(item: Item, _: str) -> Item:
-    return catalogue.checked(item, price=None, currency=None)
+    return catalogue.checked(item)

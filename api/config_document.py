@@ -197,7 +197,7 @@ def _check_template(item: Item) -> None:
 
 
 def _check_offer(item: Item) -> None:
-    catalogue.checked(item, price=None, currency=None)
+    catalogue.checked(item)
 
 
 def _check_stage(item: Item) -> None:

@@ -61,17 +61,17 @@ def contract(
 ) -> Callable[[Callable[..., Any]], Callable[..., Response]]:
     """The view gets `body` when it takes one and `query` when it has parameters, both checked; ids in the path are
     checked too. It returns a body, a Reply or a finished Response. `many`: an array of what it gives; `limit`: whose
-    bucket a request takes a token from, before anything of it is checked; `headers` of requests are described only;
-    `streams`: Server-Sent Events when they are asked for."""
+    bucket a request takes a token from, before anything but its JSON is checked; `headers` of requests are described
+    only; `streams`: Server-Sent Events when they are asked for."""
     promised = Contract(takes, gives, status, many, query or {}, other_statuses, limit, headers or {}, streams)
 
     def decorate(view: Callable[..., Any]) -> Callable[..., Response]:
         @functools.wraps(view)
         def checked(**arguments: Any) -> Response:
+            # Read first: a body that is no JSON outranks the limits and whatever the schemas find.
+            body = None if takes is None else request.get_json()
             if limit is not None:
                 limits.spend(limit)
-            # Read first: a body that is no JSON outranks whatever else the schemas find.
-            body = None if takes is None else request.get_json()
             arguments |= _path_ids(request.view_args or {}) | _query(promised)
             if takes is not None:
                 arguments["body"] = checked_body(takes, body)

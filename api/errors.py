@@ -163,7 +163,11 @@ HTTP: dict[int, Row] = {
         413, "PAYLOAD_TOO_LARGE", "The body is too large", "Send at most 1 MiB (4 MiB of events)", "Body over the limit"
     ),
     429: Row(
-        429, "RATE_LIMITED", "Too many requests", "Wait for Retry-After seconds", "The bucket of this key is empty"
+        429,
+        "RATE_LIMITED",
+        "Too many requests",
+        "Wait for Retry-After seconds",
+        "The bucket of this key or address is empty",
     ),
     415: Row(
         415, "UNSUPPORTED_MEDIA_TYPE", "The body must be JSON", "Send 'Content-Type: application/json'", "Not JSON"

@@ -105,4 +105,5 @@ def _note_refusal(address: str) -> None:
 
 def _shown(conn: db.Connection, business_id: str, user_id: str | None, role: str | None) -> dict[str, Any]:
     contact = users.find_contact(conn, business_id, cipher(conn, business_id), user_id) if user_id else None
-    return {"user_id": user_id, "business_id": business_id, "role": role, "name": (contact or {}).get("name")}
+    told = {name: (contact or {}).get(name) for name in ("name", "email")}
+    return {"user_id": user_id, "business_id": business_id, "role": role, **told}

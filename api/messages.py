@@ -35,6 +35,7 @@ _KEY = {
 )
 def post_message(business_id: str, body: dict[str, Any]) -> Reply | Response:
     """Answer a customer's message; 202 without a response while people answer the conversation."""
+    body = {name: value for name, value in body.items() if value is not None}
     g.user_id, g.business_id = body["user_id"], business_id
     key = acceptance.checked_key(request.headers.get("Idempotency-Key"))
     wired, slot = parts(), parts().turn_slots.taken()
@@ -46,8 +47,11 @@ def post_message(business_id: str, body: dict[str, Any]) -> Reply | Response:
     g.conversation_id, g.audit_scope = accepted.conversation_id, business_id
     headers = {"Idempotent-Replayed": "true"} if accepted.is_repeated else {}
     if streaming.is_wanted(request, body):
+        status = 202 if accepted.turn_id is None else 200
         try:
-            return streaming.response(lambda told: slot.used(lambda: replies.reply_to(wired, accepted, told)), headers)
+            return streaming.response(
+                lambda told: slot.used(lambda: replies.reply_to(wired, accepted, told)), status, headers
+            )
         except RuntimeError:  # no thread could be started: the message is kept, and the next attempt is another's
             slot.free()
             raise

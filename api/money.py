@@ -9,11 +9,14 @@ from api.errors import InvalidRequest
 # Fifteen digits are what a JSON number carries through a double unchanged.
 LARGEST = Decimal("99999999999.9999")
 _SMALLEST_STEP = Decimal("0.0001")
+_TRIFLE = Decimal("1e-12")
 
 
 def amount(number: float, place: str) -> Decimal:
-    """The decimal that was written; raises InvalidRequest for what numeric(18, 4) would round."""
-    value = Decimal(str(number))
-    if value % _SMALLEST_STEP:
-        raise InvalidRequest(f"{place}: {value:f} has more than 4 decimals", "Round it to 4 decimals")
+    """The decimal that was meant: sums of doubles are off by a trifle. Raises InvalidRequest for what numeric(18, 4)
+    would round."""
+    written = Decimal(str(number))
+    value = written.quantize(_SMALLEST_STEP).normalize()
+    if abs(written - value) > _TRIFLE * max(abs(written), Decimal(1)):
+        raise InvalidRequest(f"{place}: {written:f} has more than 4 decimals", "Round it to 4 decimals")
     return value

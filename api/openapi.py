@@ -180,7 +180,7 @@ def _success(promised: Contract, status: int) -> dict[str, Any]:
         schema = {"type": "array", "items": schema}
     body = {"schema": schema, "examples": examples.reference(promised.gives, many=promised.many)}
     content: dict[str, Any] = {"application/json": body}
-    if promised.streams and status == promised.status:
+    if promised.streams:
         shown = {"example": {"value": examples.events(promised.gives)}}
         content["text/event-stream"] = {"schema": _event(promised.gives), "examples": shown}
     success: dict[str, Any] = {"description": words, "content": content}

@@ -18,6 +18,8 @@ from api.parts import alone, tenant
 from db import orders, products, services, users
 
 routes = Blueprint("orders", __name__)
+# What an item may be one of.
+_LINKS: dict[str, Any] = {"product_id": products.SHELF, "service_id": services.SHELF}
 _FILTERS: dict[str, dict[str, Any]] = {
     "user_id": paging.UUID,
     "status": {"type": "string", "maxLength": 50},
@@ -86,8 +88,8 @@ def _checked(
     fields = {name: value for name, value in body.items() if name != "business_id"}
     old_items = stored.items if stored else []
     if "items" in body:
-        fields["items"] = [_normal(item) for item in body["items"]]
-        _check_links(conn, business_id, fields["items"], old_items)
+        items = [_normal(item, f"items[{index}]") for index, item in enumerate(body["items"])]
+        fields["items"] = _named(conn, business_id, items, old_items)
     elif stored and body.get("currency", stored.currency) != stored.currency:
         raise InvalidRequest(f"currency: the items' prices are in {stored.currency}", "Send the items as well")
     if "items" in body or "total" in body:
@@ -99,26 +101,37 @@ def _checked(
     return fields
 
 
-def _normal(item: Mapping[str, Any]) -> dict[str, Any]:
+def _normal(item: Mapping[str, Any], place: str) -> dict[str, Any]:
     """The item with its ids and its quantity in the one spelling we keep: 2.0 is a whole number to JSON Schema."""
-    ids = {name: str(uuid.UUID(item[name])) for name in ("product_id", "service_id") if name in item}
-    return {**item, **ids, "quantity": int(item["quantity"])}
+    prices = {item[name] for name in ("unit_price", "price") if name in item}
+    if len(prices) != 1:
+        found = "missing" if not prices else "price says something else"
+        raise InvalidRequest(f"{place}.unit_price: {found}", "Send the price of one piece as unit_price")
+    ids = {name: str(uuid.UUID(item[name])) for name in _LINKS if name in item}
+    rest = {name: value for name, value in item.items() if name != "price"}
+    return {**rest, **ids, "quantity": int(item["quantity"]), "unit_price": prices.pop()}
 
 
-def _check_links(
+def _named(
     conn: db.Connection, business_id: str, items: Sequence[Mapping[str, Any]], old_items: Sequence[Mapping[str, Any]]
-) -> None:
-    """Every product and service is the business's own, or was when it was sold."""
-    for name, shelf in (("product_id", products.SHELF), ("service_id", services.SHELF)):
-        named = {item[name] for item in items if name in item} - {item.get(name) for item in old_items}
-        unknown = named - shelf.known(conn, business_id, named) if named else named
-        for index, item in enumerate(items):
-            if item.get(name) in unknown:
-                kind = name.removesuffix("_id")
-                raise InvalidRequest(
-                    f"items[{index}].{name}: {item[name]} is no {kind} of this business",
-                    f"Name a {kind} of GET /api/v1/{shelf.table}, or leave {name} out",
-                )
+) -> list[dict[str, Any]]:
+    """The items with the names of what was sold: each product and service is the business's own, or was when it was
+    sold. Raises InvalidRequest."""
+    names = {item[link]: item["name"] for item in old_items for link in _LINKS if link in item}
+    for link, shelf in _LINKS.items():
+        named = {item[link] for item in items if link in item} - names.keys()
+        names |= shelf.names(conn, business_id, named) if named else {}
+    for index, item in enumerate(items):
+        unknown = [link for link in _LINKS if link in item and item[link] not in names]
+        if unknown:
+            kind, table = unknown[0].removesuffix("_id"), _LINKS[unknown[0]].table
+            raise InvalidRequest(
+                f"items[{index}].{unknown[0]}: {item[unknown[0]]} is no {kind} of this business",
+                f"Name a {kind} of GET /api/v1/{table}, or leave {unknown[0]} out",
+            )
+        if not {"name", *_LINKS} & item.keys():
+            raise InvalidRequest(f"items[{index}].name: missing", "Send a name, a product_id or a service_id")
+    return [{"name": next((names[item[link]] for link in _LINKS if link in item), ""), **item} for item in items]
 
 
 def _total(items: Sequence[Mapping[str, Any]], given: float | None) -> Decimal:

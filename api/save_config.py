@@ -24,7 +24,7 @@ def post_save_config(body: dict[str, Any]) -> Response:
     g.caller = caller = gate.recognise(body["businessApiKey"])
     if caller.business_id is None or caller.key_id is None or caller.session_key_id is not None:
         raise auth.Unauthorized("businessApiKey is not a business key")
-    if "businessId" in body and str(uuid.UUID(body["businessId"])) != caller.business_id:
+    if body.get("businessId") is not None and str(uuid.UUID(body["businessId"])) != caller.business_id:
         raise auth.Forbidden("businessId is not the key's own")
     token = auth.make_key("ses")
     with parts().database.transaction(caller.business_id) as conn:

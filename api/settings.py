@@ -17,6 +17,7 @@ from db.cipher import Keyring
 from nlp import addresses
 
 Network = IPv4Network | IPv6Network
+MIN_KEY = 16  # characters of a secret that people choose
 OFFLINE_MODEL = "icmp-offline"
 DEFAULT_MODEL = "gpt-5.4-mini"
 _KEY_ARN = re.compile(r"arn:aws[a-z-]*:kms:[a-z0-9-]+:\d{12}:key/[A-Za-z0-9-]+")
@@ -140,9 +141,9 @@ def _serving(reader: Reader) -> dict[str, Any]:
 def _master_key(reader: Reader) -> str:
     key = reader.text("ICMP_API_KEY")
     if key is None:
-        raise BadSetting("ICMP_API_KEY is missing: set the master key (32 characters or more)")
-    if len(key) < 32:
-        raise BadSetting(f"ICMP_API_KEY is too short: {len(key)} characters, at least 32 are needed")
+        raise BadSetting("ICMP_API_KEY is missing: set the master key (16 characters or more)")
+    if len(key) < MIN_KEY:
+        raise BadSetting(f"ICMP_API_KEY is too short: {len(key)} characters, at least {MIN_KEY} are needed")
     if not key.isascii() or not key.isprintable() or " " in key:
         raise BadSetting("ICMP_API_KEY must be printable ASCII without blanks: it travels in a header")
     return key
@@ -150,8 +151,8 @@ def _master_key(reader: Reader) -> str:
 
 def _metrics_key(reader: Reader) -> str | None:
     key = reader.header("METRICS_KEY")
-    if key is not None and (len(key) < 32 or " " in key):
-        raise BadSetting("METRICS_KEY must be 32 characters or more, without blanks")
+    if key is not None and (len(key) < MIN_KEY or " " in key):
+        raise BadSetting(f"METRICS_KEY must be {MIN_KEY} characters or more, without blanks")
     return key
 
 

@@ -55,6 +55,8 @@ def completed(name: str, section: Mapping[str, Any] | None) -> dict[str, Any]:
     given = dict(section or {})
     if name == "data_retrieval":
         return {"method": "none", "config": {}} | given
+    if given.get("output_schema") == {}:
+        del given["output_schema"]  # a stage that asks for nothing, too
     defaults: dict[str, dict[str, Any]] = {
         "stage_selection": {"context_data_fields": {}, "next_stages": None},
         "data_extraction": {"require_quote": False, "output_schema": {"type": "object", "properties": {}}},

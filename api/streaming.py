@@ -29,11 +29,11 @@ def is_wanted(request: Request, body: dict[str, Any]) -> bool:
     return bool(body.get("stream")) or request.accept_mimetypes.best == MEDIA_TYPE
 
 
-def response(work: Callable[[Told], Reply], headers: dict[str, str]) -> Response:
+def response(work: Callable[[Told], Reply], status: int, headers: dict[str, str]) -> Response:
     """The events of `work`, which is called with who hears how it goes on."""
     # Without the last one nginx keeps events back until its buffer is full.
     kept = headers | {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-    return Response(stream_with_context(_written(_begun(work))), mimetype=MEDIA_TYPE, headers=kept)
+    return Response(stream_with_context(_written(_begun(work))), status, mimetype=MEDIA_TYPE, headers=kept)
 
 
 class _Telling:

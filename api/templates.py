@@ -34,6 +34,11 @@ def post_template(business_id: str | None, body: dict[str, Any]) -> Reply:
     with _scope(business_id) as conn:
         # It may take the place of a global one that stages use already.
         _check_stages(conn, business_id, fields)
+        hidden = templates.find(conn, None, fields["template_id"]) if business_id is not None else None
+        if hidden is not None and hidden.kind != fields["kind"]:
+            raise InvalidRequest(
+                f"kind: the global template of this name is one for {hidden.kind}", "Choose another template_id"
+            )
         template = templates.insert(conn, business_id, fields)
     return Reply(template, headers={"Location": f"/api/v1/templates/{template.template_id}"})
 

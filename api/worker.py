@@ -180,15 +180,16 @@ class Worker(ThreadWorker):
 
     def handle_error(self, req: Any, client: Any, addr: Any, exc: BaseException) -> None:  # noqa: ARG002 — gunicorn's
         """Called for what the parser refuses and for what the app did not catch itself."""
+        request_id = str(uuid.uuid4())
         is_ours = isinstance(exc, InvalidResponseHeader | InvalidResponseHeaderName)
         if isinstance(exc, ParseException) and not is_ours:
-            self.log.warning("Invalid request from ip=%s", (addr or ("",))[0])
+            self.log.warning("Invalid request from ip=%s", (addr or ("",))[0], extra={"request_id": request_id})
             row = errors.UNREADABLE
         else:
-            self.log.error("Error handling request", exc_info=exc)
+            self.log.error("Error handling request", exc_info=exc, extra={"request_id": request_id})
             row = errors.FAULT
         with contextlib.suppress(OSError):
-            client.sendall(_answer(row))
+            client.sendall(_answer(row, request_id))
 
     def _wait(self, conn: Any, arrival: Arrival) -> None:
         self._await(conn, arrival)
@@ -244,7 +245,7 @@ class Worker(ThreadWorker):
         arrival.data.clear()
         arrival.is_refused, arrival.deadline = True, time.monotonic() + REFUSED_SECONDS
         with contextlib.suppress(OSError):
-            conn.sock.send(_answer(row), socket.MSG_DONTWAIT)
+            conn.sock.send(_answer(row, str(uuid.uuid4())), socket.MSG_DONTWAIT)
             conn.sock.shutdown(socket.SHUT_WR)
 
     def _drop(self, conn: Any) -> None:
@@ -272,9 +273,8 @@ def _prepare(conn: Any) -> None:
         conn.sock.setsockopt(socket.SOL_SOCKET, option, struct.pack("ll", seconds, 0))
 
 
-def _answer(row: errors.Row) -> bytes:
+def _answer(row: errors.Row, request_id: str) -> bytes:
     """A whole response, and the end of the connection."""
-    request_id = str(uuid.uuid4())
     told = {
         "error_code": row.error_code,
         "message": row.message,

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from decimal import Decimal
 from typing import Any, Generic, Protocol, TypeVar
 
 from db import Connection, NotFound, execute, fetch_all, fetch_one, json_value
@@ -15,10 +14,6 @@ from db.paging import Page, clause
 class Offer(Protocol):
     """A product or a service."""
 
-    @property
-    def price(self) -> Decimal | None: ...
-    @property
-    def currency(self) -> str | None: ...
     @property
     def created_at(self) -> datetime: ...
 
@@ -45,12 +40,11 @@ class Shelf(Generic[Row]):
         places = ", ".join(f"%({name})s" for name in values)
         execute(conn, f"INSERT INTO {self.table} ({', '.join(values)}) VALUES ({places})", values)
 
-    def get(self, conn: Connection, business_id: str, row_id: str, *, for_update: bool = False) -> Row:
-        """The row, locked until the transaction ends when it is `for_update`; raises NotFound."""
+    def get(self, conn: Connection, business_id: str, row_id: str) -> Row:
+        """The row; raises NotFound."""
         row = fetch_one(
             conn,
-            f"SELECT {self.columns} FROM {self.table} WHERE business_id = %s AND {self.key} = %s"
-            f"{' FOR UPDATE' if for_update else ''}",
+            f"SELECT {self.columns} FROM {self.table} WHERE business_id = %s AND {self.key} = %s",
             [business_id, row_id],
         )
         if row is None:
@@ -68,14 +62,14 @@ class Shelf(Generic[Row]):
         )
         return [self.row(*row) for row in rows]
 
-    def known(self, conn: Connection, business_id: str, row_ids: Collection[str]) -> set[str]:
-        """Which of these ids are the business's own."""
+    def names(self, conn: Connection, business_id: str, row_ids: Collection[str]) -> dict[str, str]:
+        """The names of those of these ids that are the business's own."""
         rows = fetch_all(
             conn,
-            f"SELECT {self.key} FROM {self.table} WHERE business_id = %s AND {self.key} = ANY (%s::uuid[])",
+            f"SELECT {self.key}, name FROM {self.table} WHERE business_id = %s AND {self.key} = ANY (%s::uuid[])",
             [business_id, list(row_ids)],
         )
-        return {row[0] for row in rows}
+        return dict(rows)
 
     def update(self, conn: Connection, business_id: str, row_id: str, fields: Mapping[str, Any]) -> None:
         """Replace the named columns; raises NotFound and Conflict."""

@@ -107,7 +107,7 @@ def check(section: Mapping[str, Any], exceptions: Collection[str]) -> None:
     for name, value in config.get("secret_headers", {}).items():
         if value is not None and ("{{" in value or _CONTROL.search(value)):
             raise BadLookUp(f"data_retrieval.config.secret_headers.{name}: it is sent as it is; use plain text")
-    if "body" in config and config.get("method", "GET") not in BODIED:
+    if config.get("body") is not None and config.get("method", "GET") not in BODIED:
         raise BadLookUp(f"data_retrieval.config.body: only {', '.join(BODIED)} have one; name one as the method")
 
 
@@ -138,6 +138,7 @@ def _request(turn: Turn, asked: Mapping[str, Any]) -> Request:
     if asked["method"] == "database_query":
         lost = len(config.get("where", {})) < len(stage.data_retrieval["config"].get("where", {}))
         return DatabaseQuery(**config, matches_nothing=lost and config["source"] == "orders")
+    config = {name: value for name, value in config.items() if value is not None}
     query = config.pop("query", {})
     if query:
         told = urlencode({name: templates.as_text(value) for name, value in query.items()}, quote_via=quote)

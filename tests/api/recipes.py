@@ -42,11 +42,12 @@ _SET_UP_STAGE = {
 BODIES: dict[str, list[Any]] = {
     "agent_create": [{"business_id": "{business_id}", "agent_name": "{agent_name}"}],
     "agent_update": [{"business_id": "{business_id}", "agent_name": "{agent_name}"}],
-    "api_key_create": [{"name": "another"}],
+    "api_key_create": [{"business_id": "{business_id}", "name": "another"}],
     "business_create": [{"owner_id": "{user_id}", "business_name": "Another {unique}"}],
-    "business_update": [{"business_description": "Another"}],
+    "business_update": [{"business_id": "{business_id}", "business_description": "Another"}],
     "config": [
         {
+            "business_id": "{business_id}",
             "version": 1,
             "business": {},
             "agents": [{"agent_name": "{agent_name}"}],
@@ -85,8 +86,6 @@ BODIES: dict[str, list[Any]] = {
 }
 # What names an object although its own name does not end in _id.
 _NAMES = {"agent_name", "stage_name", "sku", "order_number", "next_stages"}
-# A document for git names no business, not even inside: it goes to whichever it is sent to.
-REFUSED = {"config": {"business_id"}}
 # Made by whoever sends it, and known to nobody else.
 _OWN_INVENTIONS = {"owner_id"}
 

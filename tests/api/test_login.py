@@ -248,6 +248,10 @@ def test_ten_tries_from_one_address_and_one_more_a_minute(
     assert [answer.status for answer in answers] == [200] * 10 + [429]
     assert answers[0].headers["RateLimit-Limit"] == "10"
     assert 1 <= int(answers[-1].headers["Retry-After"]) <= 60
+    assert "address" in answers[-1].body["details"]
+    # What cannot be read comes before what may not be asked.
+    assert Client(port, headers=here).call("POST", LOGIN, raw=b"{").status == 400
+    assert Client(port, headers=here).call("POST", LOGIN, raw=b"{}", Content_Type="text/plain").status == 415
     elsewhere = {"X-Forwarded-For": f"2001:db8:{uuid.uuid4().hex[:4]}:{uuid.uuid4().hex[:4]}::1"}
     assert Client(port, headers=elsewhere).post(LOGIN, body).status == 200
 
@@ -270,7 +274,7 @@ def test_a_malformed_login_is_a_400(body: dict[str, Any], port: int) -> None:
 
 
 def test_a_key_is_nobody_in_particular(alice: Client, master: Client) -> None:
-    nobody = {"user_id": None, "business_id": alice.business_id, "role": None, "name": None}
+    nobody = {"user_id": None, "business_id": alice.business_id, "role": None, "name": None, "email": None}
     assert alice.get(ME).body == master.get(f"{ME}?business_id={alice.business_id}").body == nobody
     assert master.get(ME).status == 400
     assert Client(alice.port).get(ME).status == 401

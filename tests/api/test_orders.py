@@ -74,6 +74,47 @@ def test_a_total_is_computed_as_decimals_not_as_binary_fractions(alice: Client) 
     assert _made(alice, items=[ITEM | {"quantity": 1_000_000}])["total"] == 19_990_000
 
 
+def test_a_sum_of_binary_fractions_counts_as_the_decimal_that_was_meant(alice: Client) -> None:
+    price = 0.1 + 0.2
+    made = _made(alice, items=[{"name": "Sticker", "quantity": 1, "unit_price": price}], total=price)
+    assert (repr(price), made["total"]) == ("0.30000000000000004", 0.3)
+    assert "4 decimals" in _refused(alice.post("/api/v1/orders", _new(total=59.97001)))
+
+
+def test_an_item_is_named_by_what_was_sold_and_its_price_may_be_called_so(alice: Client) -> None:
+    product = alice.post("/api/v1/products", {"name": "Atlas", "price": 5}).body["product_id"]
+    service = alice.post("/api/v1/services", {"name": "Binding"}).body["service_id"]
+    items = [
+        {"product_id": product, "quantity": 2, "price": 5},
+        {"service_id": service, "quantity": 1, "unit_price": 3},
+    ]
+    made = _made(alice, items=items)
+    assert made["items"] == [
+        {"name": "Atlas", "product_id": product, "quantity": 2, "unit_price": 5},
+        {"name": "Binding", "service_id": service, "quantity": 1, "unit_price": 3},
+    ]
+    assert made["total"] == 13
+    path = f"/api/v1/orders/{made['order_id']}"
+    assert alice.delete(f"/api/v1/products/{product}").status == 204
+    again = [{"product_id": product, "quantity": 3, "price": 5}]
+    assert alice.patch(path, {"items": again}).body["items"][0]["name"] == "Atlas"
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"name": None}, "items[0].name"),
+        ({"unit_price": None}, "items[0].unit_price"),
+        ({"price": 20}, "items[0].unit_price"),
+    ],
+)
+def test_an_item_without_a_name_or_with_no_price_or_two_is_refused(
+    alice: Client, changes: dict[str, Any], told: str
+) -> None:
+    item = {name: value for name, value in (ITEM | changes).items() if value is not None}
+    assert _refused(alice.post("/api/v1/orders", _new(items=[item]))).startswith(told)
+
+
 def test_a_total_that_is_not_the_sum_is_refused_with_both_figures(alice: Client) -> None:
     details = _refused(alice.post("/api/v1/orders", _new(total=60)))
     assert details.startswith("total: 60 ")

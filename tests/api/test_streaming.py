@@ -44,12 +44,14 @@ def _body() -> dict[str, Any]:
     return {"user_id": str(uuid.uuid4()), "message": "Where is 4411?"}
 
 
-def _begin(client: Client, body: dict[str, Any], **headers: str) -> HTTPResponse:
+def _begin(
+    client: Client, body: dict[str, Any], further: dict[str, str] | None = None, *, status: int = 200
+) -> HTTPResponse:
     connection = HTTPConnection("127.0.0.1", client.port, timeout=30)
     sent = {"Authorization": f"Bearer {client.key}", "Content-Type": "application/json"}
-    connection.request("POST", "/api/v1/messages", json.dumps(body), sent | headers)
+    connection.request("POST", "/api/v1/messages", json.dumps(body), sent | (further or {}))
     response = connection.getresponse()
-    assert (response.status, response.headers["Content-Type"].split(";")[0]) == (200, "text/event-stream")
+    assert (response.status, response.headers["Content-Type"].split(";")[0]) == (status, "text/event-stream")
     return response
 
 
@@ -117,14 +119,14 @@ def test_events_come_as_the_turn_goes_on(thinker: Thinker, client: Client) -> No
 
 def test_the_accept_header_asks_for_events_too(thinker: Thinker, client: Client) -> None:
     thinker.script(**GOOD | {"response_generation": _pieces(REPLY)})
-    assert _all(_begin(client, _body(), Accept="text/event-stream"))[-1][0] == "done"
+    assert _all(_begin(client, _body(), {"Accept": "text/event-stream"}))[-1][0] == "done"
 
 
 def test_a_repeated_key_gets_the_same_answer_in_either_form(thinker: Thinker, client: Client) -> None:
     thinker.script(**GOOD)
     body, key = _body(), {"Idempotency-Key": "s-1"}
     plain = client.post("/api/v1/messages", body, Idempotency_Key="s-1").body
-    response = _begin(client, body | {"stream": True}, **key)
+    response = _begin(client, body | {"stream": True}, key)
     assert response.headers["Idempotent-Replayed"] == "true"
     events = _all(response)
     assert [kind for kind, _ in events] == ["stage", "data", "token", "done"]
@@ -135,7 +137,7 @@ def test_a_repeated_key_gets_the_same_answer_in_either_form(thinker: Thinker, cl
 def test_a_reader_who_goes_away_neither_stops_nor_doubles_the_turn(thinker: Thinker, client: Client) -> None:
     gate, body = Gate(), _body()
     thinker.script(**GOOD | {"response_generation": _pieces("It is", " on its way.", gate=gate)})
-    response = _begin(client, body | {"stream": True}, **{"Idempotency-Key": "s-2"})
+    response = _begin(client, body | {"stream": True}, {"Idempotency-Key": "s-2"})
     assert [_next(response)[0] for _ in range(3)] == ["stage", "data", "token"]
     response.close()
     gate.opened.set()
@@ -199,7 +201,7 @@ def test_people_who_answer_are_told_at_once(thinker: Thinker, client: Client) ->
     body = _body()
     conversation_id = client.post("/api/v1/messages", body).body["conversation_id"]
     assert client.patch(f"/api/v1/conversations/{conversation_id}", {"status": "paused"}).status == 200
-    events = _all(_begin(client, body | {"conversation_id": conversation_id, "stream": True}))
+    events = _all(_begin(client, body | {"conversation_id": conversation_id, "stream": True}, status=202))
     assert [kind for kind, _ in events] == ["stage", "data", "done"]
     assert (events[-1][1]["response"], events[-1][1]["status"]) == (None, "paused")
 

@@ -113,6 +113,15 @@ def test_an_own_template_takes_the_place_of_a_global_one_only_if_stages_can_use_
     assert alice.delete(f"/api/v1/templates/{REPLY}").status == 204
 
 
+def test_an_own_template_hides_no_global_one_of_another_kind(alice: Client) -> None:
+    """Every stage that names no template would break."""
+    text = {"template_id": "icmp.stage_selection", "text": "Hello.", "kind": "response_generation"}
+    refused = alice.post("/api/v1/templates", text)
+    assert (refused.status, refused.error_code) == (400, "INVALID_REQUEST")
+    assert "stage_selection" in refused.body["details"]
+    assert alice.post("/api/v1/templates", text | {"kind": "stage_selection"}).status == 201
+
+
 def test_a_template_in_use_is_not_deleted_and_its_stages_are_named(alice: Client) -> None:
     assert alice.post("/api/v1/templates", _new()).status == 201
     shop.furnish(alice, _stage_with("support.reply"), _stage_with("support.reply") | {"stage_name": "returns"})

@@ -13,6 +13,8 @@ import psycopg2
 import psycopg2.extensions
 import pytest
 
+from db import overdue
+
 # Watches the turns of all workers about once a second: part of no turn.
 BACKGROUND = "keeper"
 _SETTINGS = re.compile(r"SELECT set_config\(.*?true\)\s*(?=;|$)", re.DOTALL)
@@ -48,9 +50,9 @@ def recording() -> Iterator[Record]:
 
     def connect(*arguments: Any, **options: Any) -> Any:
         record.connections += 1
-        return real(*arguments, cursor_factory=cursors, **options)
+        return real(*arguments, **options | {"cursor_factory": cursors})
 
-    class cursors(psycopg2.extensions.cursor):  # noqa: N801 — made anew for each record
+    class cursors(overdue.Cursor):  # noqa: N801 — made anew for each record
         def execute(self, query: Any, parameters: Any = None) -> None:
             if threading.current_thread().name == BACKGROUND:
                 return super().execute(query, parameters)
