@@ -19,8 +19,8 @@ from api import metrics, proxies
 
 log = logging.getLogger("icmp.security")
 
-# Refusals a minute, from one address or with one key, that make a burst.
-BURSTS = {401: ("unauthorized_burst", 20), 403: ("forbidden_burst", 20), 429: ("rate_limited_burst", 60)}
+# Refusals a minute in one process, from one address or with one key, that make a burst.
+BURSTS = {401: ("unauthorized_burst", 10), 403: ("forbidden_burst", 10), 429: ("rate_limited_burst", 30)}
 SURGE = "traffic_surge"
 SURGE_FACTOR = 10
 SURGE_PER_MINUTE = 100
@@ -141,6 +141,8 @@ class Watch:
 def register(app: Flask) -> None:
     """Look at every response."""
     watch = Watch()
+    for kind in (*(kind for kind, _ in BURSTS.values()), SURGE):
+        metrics.SECURITY_EVENTS.labels(kind=kind)  # shown as 0 from the beginning
 
     @app.after_request
     def look(response: Response) -> Response:

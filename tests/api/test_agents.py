@@ -73,7 +73,7 @@ def test_names_are_unique_and_fields_are_checked(alice: Client) -> None:
         {"agent_name": " "},
         {"agent_name": "A", "agent_type": "robot"},
         {"agent_name": "A", "model_settings": {"colour": 1}},
-        {"agent_name": "A", "instructions": "x" * 16_001},
+        {"agent_name": "A", "instructions": "x" * 16_385},
         {"agent_name": "A", "agent_id": str(uuid.uuid4())},
     ):
         refused = alice.post(LIST, wrong)

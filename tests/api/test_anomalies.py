@@ -63,10 +63,10 @@ def test_a_burst_is_told_once_a_minute_and_with_the_minute_before(
             watch.refused(401, "203.0.113.9/32", address="203.0.113.0/24")
         clock.minutes += 1
     clock.minutes += 1
-    for _ in range(20):
+    for _ in range(10):
         watch.refused(401, "203.0.113.9/32", address="203.0.113.0/24")
     assert [(line["kind"], line["address"]) for line in lines.written] == [("unauthorized_burst", "203.0.113.0/24")] * 4
-    assert [(line["count"], line["minute_before"]) for line in lines.written] == [(20, 0), (20, 50), (20, 50), (20, 0)]
+    assert [(line["count"], line["minute_before"]) for line in lines.written] == [(10, 0), (10, 50), (10, 50), (10, 0)]
     assert _events("unauthorized_burst") == before + 4
     assert {line["source"] for line in lines.written} == {"icmp.security"}
 
@@ -76,7 +76,7 @@ def test_a_few_refusals_and_those_of_many_are_no_burst(watch: anomalies.Watch, c
         watch.refused(403, f"203.0.113.{number}/32")
     for _ in range(30):
         for status in (401, 403, 429):
-            for _ in range(19):
+            for _ in range(9):
                 watch.refused(status, "198.51.100.1/32")
         clock.minutes += 1
     assert lines.written == []
@@ -155,6 +155,6 @@ def test_a_burst_over_http_names_a_network_the_key_and_the_business_and_changes_
     ]
     by_key = lines.written[-1]
     assert uuid.UUID(by_key["key_id"])
-    assert (by_key["business_id"], by_key["count"]) == (alice.business_id, 20)
+    assert (by_key["business_id"], by_key["count"]) == (alice.business_id, 10)
     assert "203.0.113.77" not in str(lines.written)
     assert key not in str(lines.written)
