@@ -100,8 +100,7 @@ class Gate:
     key_buckets: KeyBuckets
 
     def recognise(self, token: str, limit: str | None = None) -> Caller:
-        """The caller who holds this bearer token; raises Unauthorized. What was taken from a key's bucket of `limit` on
-        the way stands in `g.taken_ahead`, with the bucket's name."""
+        """Who holds this bearer token, and in `g.taken_ahead` what the key's bucket gave; raises Unauthorized."""
         if hmac.compare_digest(token.encode(), self.master_key.encode()):
             return Caller("master")
         if not is_well_formed(token):
@@ -182,14 +181,12 @@ def require_api_key(view: View) -> View:
 
 
 def require_business_api_key(view: View) -> View:
-    """A business's key, a person whose role allows it, or the master key naming the business; the view gets
-    `business_id`."""
+    """A business's key, a person by role, or the master key naming the business; the view gets `business_id`."""
     return _guarded(view, "business")
 
 
 def allow_global(view: View) -> View:
-    """Like require_business_api_key, but the master key without a business means the platform's own objects;
-    the view then gets `business_id` None."""
+    """The same, but the master key without a business means the platform's own objects, with `business_id` None."""
     return _guarded(view, "business or global")
 
 
@@ -264,10 +261,13 @@ def _resolve(known: Caller, in_path: str | None) -> str | None:
     in_body = body.get("business_id") if isinstance(body, dict) else None
     places = (in_path, request.args.get("business_id"), in_body)
     named = [place if _is_malformed(place) else str(uuid.UUID(place)) for place in places if isinstance(place, str)]
+    others = {name for name in named if not _is_malformed(name)} - {known.business_id}
     if known.is_master:
-        g.business_id = next((name for name in named if not _is_malformed(name)), None)
+        if len(others) > 1:
+            raise BusinessNotNamed("business_id: path, query and body name different businesses")
+        g.business_id = next(iter(others), None)
         return next(iter(named), None)
-    if any(name != known.business_id and not _is_malformed(name) for name in named):
+    if others:
         raise Forbidden("business_id is not the caller's own")
     g.business_id = known.business_id
     return known.business_id

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
+import orjson
 from flask import Request
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge, UnsupportedMediaType
 
@@ -41,6 +42,16 @@ class StrictRequest(Request):
                 raise UnsupportedMediaType
             self._strict_json = parse(self._received()) if self.mimetype else {}  # nothing at all names no field
         return self._strict_json
+
+    def skim(self) -> None:
+        """Raises what `get_json` would raise for a body that is no JSON at all, in a fraction of its time."""
+        if not hasattr(self, "_strict_json") and self.is_json:
+            try:
+                orjson.loads(self._received())
+            except orjson.JSONDecodeError:
+                self.get_json()
+        elif not self.is_json:
+            self.get_json()
 
     def _received(self) -> bytes:
         try:

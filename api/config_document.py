@@ -12,7 +12,7 @@ from typing import Any
 
 from api import catalogue, contract, errors, stage_forms
 from api.errors import InvalidRequest
-from api.templates import checked_variables
+from api.templates import check_hidden, checked_variables
 from db.templates import Template
 from nlp import templates as texts
 from nlp.errors import BadLookUp, BadSchema, BadTemplate
@@ -122,6 +122,9 @@ def checked(document: Mapping[str, Any], find_global: Callable[[str], Template |
                     _CHECKS[section](item)
                 items[section][name] = completed(section, item)
     setup = Setup(completed("business", document["business"]), items)
+    for index, template in enumerate(items["templates"].values()):
+        with _at(f"templates[{index}]"):
+            check_hidden(find_global(template["template_id"]), template["kind"])
     _check_defaults(setup)
     _check_stages(setup, find_global)
     return setup

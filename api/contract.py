@@ -13,6 +13,7 @@ from typing import Any, cast
 
 from flask import Response, current_app, request
 from flask.json.provider import DefaultJSONProvider
+from flask_limiter import RateLimitExceeded
 
 import schemas
 from api import bodies, faults, limits
@@ -61,17 +62,14 @@ def contract(
 ) -> Callable[[Callable[..., Any]], Callable[..., Response]]:
     """The view gets `body` when it takes one and `query` when it has parameters, both checked; ids in the path are
     checked too. It returns a body, a Reply or a finished Response. `many`: an array of what it gives; `limit`: whose
-    bucket a request takes a token from, before anything but its JSON is checked; `headers` of requests are described
+    bucket a request takes a token from, before anything of it is checked; `headers` of requests are described
     only; `streams`: Server-Sent Events when they are asked for."""
     promised = Contract(takes, gives, status, many, query or {}, other_statuses, limit, headers or {}, streams)
 
     def decorate(view: Callable[..., Any]) -> Callable[..., Response]:
         @functools.wraps(view)
         def checked(**arguments: Any) -> Response:
-            # Read first: a body that is no JSON outranks the limits and whatever the schemas find.
-            body = None if takes is None else request.get_json()
-            if limit is not None:
-                limits.spend(limit)
+            body = _limited_body(takes, limit)
             arguments |= _path_ids(request.view_args or {}) | _query(promised)
             if takes is not None:
                 arguments["body"] = checked_body(takes, body)
@@ -81,6 +79,19 @@ def contract(
         return checked
 
     return decorate
+
+
+def _limited_body(takes: str | None, limit: str | None) -> Any:
+    """The body's value, after a token was taken. What cannot be read at all is told even when there was none left: a
+    body that is no JSON outranks the limits, and whatever the schemas find."""
+    try:
+        if limit is not None:
+            limits.spend(limit)
+    except RateLimitExceeded:
+        if takes is not None:
+            cast(bodies.StrictRequest, request).skim()
+        raise
+    return None if takes is None else request.get_json()
 
 
 def checked_body(schema: str, value: Any) -> Any:

@@ -9,7 +9,7 @@ from api.errors import InvalidRequest
 # Fifteen digits are what a JSON number carries through a double unchanged.
 LARGEST = Decimal("99999999999.9999")
 _SMALLEST_STEP = Decimal("0.0001")
-_TRIFLE = Decimal("1e-12")
+_TRIFLE = Decimal("1e-9")
 
 
 def amount(number: float, place: str) -> Decimal:
@@ -17,6 +17,6 @@ def amount(number: float, place: str) -> Decimal:
     would round."""
     written = Decimal(str(number))
     value = written.quantize(_SMALLEST_STEP).normalize()
-    if abs(written - value) > _TRIFLE * max(abs(written), Decimal(1)):
+    if abs(written - value) > _TRIFLE:
         raise InvalidRequest(f"{place}: {written:f} has more than 4 decimals", "Round it to 4 decimals")
     return value

@@ -127,7 +127,8 @@ def _operation(rule: Rule, view: Callable[..., Any], promised: Contract) -> dict
     }
     if promised.takes is not None:
         content = {"application/json": {"schema": _ref(promised.takes), "examples": examples.reference(promised.takes)}}
-        operation["requestBody"] = {"required": True, "content": content}
+        is_needed = not {"required", "minProperties", "oneOf"}.isdisjoint(schemas.document(promised.takes))
+        operation["requestBody"] = {"required": is_needed, "content": content}
     return operation
 
 

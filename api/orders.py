@@ -107,9 +107,10 @@ def _normal(item: Mapping[str, Any], place: str) -> dict[str, Any]:
     if len(prices) != 1:
         found = "missing" if not prices else "price says something else"
         raise InvalidRequest(f"{place}.unit_price: {found}", "Send the price of one piece as unit_price")
+    price = float(money.amount(prices.pop(), f"{place}.unit_price"))
     ids = {name: str(uuid.UUID(item[name])) for name in _LINKS if name in item}
     rest = {name: value for name, value in item.items() if name != "price"}
-    return {**rest, **ids, "quantity": int(item["quantity"]), "unit_price": prices.pop()}
+    return {**rest, **ids, "quantity": int(item["quantity"]), "unit_price": price}
 
 
 def _named(
@@ -119,7 +120,7 @@ def _named(
     sold. Raises InvalidRequest."""
     names = {item[link]: item["name"] for item in old_items for link in _LINKS if link in item}
     for link, shelf in _LINKS.items():
-        named = {item[link] for item in items if link in item} - names.keys()
+        named = {item[link] for item in items if link in item}
         names |= shelf.names(conn, business_id, named) if named else {}
     for index, item in enumerate(items):
         unknown = [link for link in _LINKS if link in item and item[link] not in names]
@@ -136,11 +137,7 @@ def _named(
 
 def _total(items: Sequence[Mapping[str, Any]], given: float | None) -> Decimal:
     """What the items cost together; raises InvalidRequest when the caller's figure is another one."""
-    costs = [
-        item["quantity"] * money.amount(item["unit_price"], f"items[{index}].unit_price")
-        for index, item in enumerate(items)
-    ]
-    total = sum(costs, Decimal(0))
+    total = sum((item["quantity"] * Decimal(str(item["unit_price"])) for item in items), Decimal(0))
     if total > money.LARGEST:
         raise InvalidRequest(f"total: the items sum to {total:f}", f"Keep the sum within {money.LARGEST}")
     if given is not None and money.amount(given, "total") != total:

@@ -34,11 +34,8 @@ def post_template(business_id: str | None, body: dict[str, Any]) -> Reply:
     with _scope(business_id) as conn:
         # It may take the place of a global one that stages use already.
         _check_stages(conn, business_id, fields)
-        hidden = templates.find(conn, None, fields["template_id"]) if business_id is not None else None
-        if hidden is not None and hidden.kind != fields["kind"]:
-            raise InvalidRequest(
-                f"kind: the global template of this name is one for {hidden.kind}", "Choose another template_id"
-            )
+        if business_id is not None:
+            check_hidden(templates.find(conn, None, fields["template_id"]), fields["kind"])
         template = templates.insert(conn, business_id, fields)
     return Reply(template, headers={"Location": f"/api/v1/templates/{template.template_id}"})
 
@@ -116,6 +113,15 @@ def checked_variables(text: str, declared: list[str] | None) -> list[str]:
     """The names a text uses; raises BadTemplate when one is neither the platform's nor declared."""
     texts.check(text, [*texts.NAMES, *(declared or [])])
     return texts.names_used(text) if declared is None else declared
+
+
+def check_hidden(hidden: templates.Template | None, kind: str) -> None:
+    """Raises InvalidRequest when a business's own template would hide a global one of another kind: each stage that
+    names none would break."""
+    if hidden is not None and hidden.kind != kind:
+        raise InvalidRequest(
+            f"kind: the global template of this name is one for {hidden.kind}", "Choose another template_id"
+        )
 
 
 def _changed_variables(text: str, declared: list[str] | None, old: templates.Template) -> list[str]:

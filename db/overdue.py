@@ -59,8 +59,9 @@ class _Watch:
         with self._lock:
             self._connections.add(connection)
             if self._thread is None:
-                self._thread = threading.Thread(target=self._look, name="icmp-overdue", daemon=True)
-                self._thread.start()
+                thread = threading.Thread(target=self._look, name="icmp-overdue", daemon=True)
+                thread.start()
+                self._thread = thread
 
     def _look(self) -> None:
         while True:

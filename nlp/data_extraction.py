@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain
+from types import MappingProxyType
 from typing import Any
 
 from nlp import fields, messages
@@ -50,12 +51,33 @@ def answer_schema(turn: Turn) -> dict[str, Any]:
     }
 
 
-def apply(turn: Turn, answer: dict[str, Any] | None) -> Turn:
-    """The turn with valid values merged; without an answer its data stays. `verdict` has each field's status. The
-    answer need not fit its schema: then what is right in it counts."""
+def sorted_out(turn: Turn, misfit: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
+    """The fields that are as they should be in an answer that does not fit its schema; what is wrong with others."""
+    right: dict[str, Any] = {}
+    wrong: dict[str, str] = {}
+    for name, schema in fields.reduce(turn.output_schema).items():
+        found = misfit.get(name)
+        if found is None:
+            continue
+        if not isinstance(found, dict):
+            wrong[name] = "no object of value and quote"
+            continue
+        value, quote = found.get("value"), found.get("quote")
+        fault = fields.schema_fault(schema["properties"]["value"], value)
+        if fault is None:
+            right[name] = {"value": value, "quote": quote if isinstance(quote, str) else None}
+        else:
+            wrong[name] = fault
+    return right, wrong
+
+
+def apply(turn: Turn, answer: dict[str, Any] | None, wrong: Mapping[str, str] = MappingProxyType({})) -> Turn:
+    """The turn with valid values merged; without an answer its data stays. `verdict` has each field's status; `wrong`
+    are fields that were answered, but not as they should be."""
     names = turn.output_schema.get("properties", {}) if answer is not None else {}
     transcript = _Transcript(turn)
-    findings = {name: _judge(turn, name, (answer or {}).get(name), transcript) for name in names}
+    findings = {name: _judge(turn, name, (answer or {}).get(name) or {}, transcript) for name in names}
+    findings |= {name: _Finding("invalid", fault=fault) for name, fault in wrong.items()}
     data = {**turn.data, **{name: found.value for name, found in findings.items() if found.value is not None}}
     return turn.changed(
         data=data,
@@ -64,9 +86,7 @@ def apply(turn: Turn, answer: dict[str, Any] | None) -> Turn:
     )
 
 
-def _judge(turn: Turn, name: str, found: Any, transcript: _Transcript) -> _Finding:
-    if not isinstance(found, dict):
-        return _Finding("missing") if found is None else _Finding("invalid", fault="no object of value and quote")
+def _judge(turn: Turn, name: str, found: Mapping[str, Any], transcript: _Transcript) -> _Finding:
     value = fields.pruned(turn.output_schema, name, found.get("value"))
     if value is None or (isinstance(value, str) and not value.strip()):
         return _Finding("missing")
@@ -74,8 +94,7 @@ def _judge(turn: Turn, name: str, found: Any, transcript: _Transcript) -> _Findi
     if fault is not None:
         return _Finding("invalid", fault=fault)
     earlier = turn.data.get(name)
-    quote = found.get("quote")
-    is_quoted = isinstance(quote, str) and transcript.has(quote)
+    is_quoted = transcript.has(found.get("quote") or "")
     if not is_quoted and turn.stage_or_best.data_extraction.get("require_quote") and not _same(value, earlier):
         return _Finding("inferred", fault="no quote from the conversation; not taken over")
     if earlier is not None and not _same(value, earlier):

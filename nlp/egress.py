@@ -17,6 +17,7 @@ from typing import Any
 
 import httpcore2
 
+from json_text import encoded
 from nlp import addresses, bounded, templates
 from nlp.addresses import Address, BadAddress
 from nlp.data_retrieval import ApiCall
@@ -24,6 +25,7 @@ from nlp.errors import LookUpFailed
 from nlp.side_by_side import Threads
 
 MAX_BYTES = 256 * 1024
+MAX_ROWS_BYTES = 2 * MAX_BYTES
 MAX_HEADER_BYTES = 32 * 1024
 MAX_DEPTH = 32
 CONNECT_SECONDS = 2.0
@@ -185,12 +187,15 @@ class _Pinned(httpcore2.NetworkBackend):
 
 def rows(status: int, content: bytes, result_path: str = "") -> list[dict[str, Any]]:
     """The answer's part at `result_path` as rows: objects as they are, anything else under `value`. An answer without
-    a body is one row with its `status`. Raises LookUpFailed."""
+    a body is one row with its `status`. Raises LookUpFailed, also for rows of more than MAX_ROWS_BYTES."""
     if not content.strip():
         return [{"status": status}]
     found = templates.find(_json(content), tuple(result_path.split("."))) if result_path else _json(content)
     items = found if isinstance(found, list) else [] if found is None else [found]
-    return [item if isinstance(item, dict) else {"value": item} for item in items]
+    told = [item if isinstance(item, dict) else {"value": item} for item in items]
+    if len(encoded(told)) > MAX_ROWS_BYTES:  # many small values grow when each becomes a row
+        raise LookUpFailed("too_large")
+    return told
 
 
 def _answer(response: httpcore2.Response) -> _Response:

@@ -88,7 +88,10 @@ class Exchange:
     def _explained(self, verdict: Any) -> Any:
         if self.error is not None:
             return {"reason": self.error.reason}
-        return verdict if self.fault is None else {"fault": self.fault, **(verdict or {})}
+        if self.fault is None:
+            return verdict
+        told = verdict or {}
+        return {**told, "fault" if "fault" not in told else "fault of the answer": self.fault}
 
     def _cost_usd(self) -> float | None:
         if self.error is not None and self.error.attempts and self.error.reason not in _UNCHARGED:

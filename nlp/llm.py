@@ -124,7 +124,7 @@ class Model:
         began = time.monotonic()
         health: Health = "unknown"
         try:
-            answer = self._asked(request, began)
+            answer = self._asked(request, began, most_retries=0 if ticket.is_probe else MAX_RETRIES)
             health = "well"
         except ModelUnavailable as problem:
             health = llm_replies.health(problem.reason)
@@ -136,7 +136,7 @@ class Model:
             self._breaker.leave(ticket, health)
         return answer
 
-    def _asked(self, request: Request, started: float) -> Answer:
+    def _asked(self, request: Request, started: float, most_retries: int) -> Answer:
         listener = None if request.on_text is None else Listener(request.on_text)
         attempts = retries = 0
         while True:
@@ -148,7 +148,7 @@ class Model:
                     raise _unavailable(error, attempts) from None
             except (openai.OpenAIError, httpx2.HTTPError, llm_replies.BadReply) as error:
                 problem = _unavailable(error, attempts)
-                if not self._wait(problem, retries, request.deadline):
+                if retries >= most_retries or not self._wait(problem, retries, request.deadline):
                     raise problem from None
                 retries += 1
             else:
@@ -248,8 +248,8 @@ class Model:
 
     def _wait(self, problem: ModelUnavailable, retries: int, deadline: float) -> bool:
         """Sleep before the next try; False when another try makes no sense or comes too late."""
-        # Who has waited out two tries has been patient enough.
-        if problem.reason not in llm_replies.RETRYABLE or retries == (1 if problem.timed_out else MAX_RETRIES):
+        # Who has waited out a second try has been patient enough.
+        if problem.reason not in llm_replies.RETRYABLE or (problem.timed_out and retries):
             return False
         pause = self._uniform(0, BACKOFF_SECONDS * 2**retries)
         wanted = problem.retry_after_s or 0.0

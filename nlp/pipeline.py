@@ -181,9 +181,11 @@ def _extracted(turn: Turn, ask: Ask, ahead: _Ahead | None) -> Turn:
         held = exchange.hold(data_extraction, turn, ask)
     if held.error is not None:
         raise _StepFailed(turn, held, held.error)
+    wrong: dict[str, str] = {}
     if isinstance(held.misfit, dict):
-        held = replace(held, value=held.misfit)  # what is right in it counts
-    return _recorded(data_extraction.apply(turn, held.value), held)
+        right, wrong = data_extraction.sorted_out(turn, held.misfit)
+        held = replace(held, value=right)
+    return _recorded(data_extraction.apply(turn, held.value, wrong), held)
 
 
 def _answered(turn: Turn, ask: Ask, teller: Teller | None) -> Turn:

@@ -23,7 +23,7 @@ def prompt(turn: Turn) -> tuple[Message, ...]:
         "stage": messages.stage_with_examples(turn.stage_or_best),
         "fields": fields.descriptions(turn.output_schema),
     }
-    state = {"data": turn.data, "missing_fields": list(turn.missing_fields), "retrieved": turn.retrieved}
+    state = {"data": turn.data, "missing_fields": list(turn.missing_fields), "retrieved": messages.retrieved(turn)}
     return messages.build(KIND, turn, turn.stage_or_best, context, state)
 
 

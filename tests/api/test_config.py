@@ -178,6 +178,10 @@ def test_a_conversation_goes_on_in_its_stage(alice: Client) -> None:
         ),
         ({"agents": [{"agent_name": "Robin", "business_id": "x"}]}, "agents[0]: 'business_id'"),
         ({"agents": [{"agent_name": name, "is_default": True} for name in ("Robin", "Ada")]}, "agents[1].is_default"),
+        (
+            {"templates": [{"template_id": "icmp.stage_selection", "kind": "response_generation", "text": "x"}]},
+            "templates[0].kind: the global template of this name is one for stage_selection",
+        ),
         ({"products": [{"name": "A", "price": 1.00001}]}, "products[0].price"),
         ({"services": [{"name": "A"}, {"name": "B", "sku": "A"}]}, "services[1]: 'A' stands twice"),
         ({"business": {"website": "ftp://x"}}, "business.website"),

@@ -44,6 +44,15 @@ def test_the_own_business_may_be_named_wherever_there_is_a_body(alice: Client, c
         assert (foreign.status, foreign.error_code) == (403, "FORBIDDEN")
 
 
+def test_the_master_key_names_one_business_and_not_two(master: Client, alice: Client, charlie: Client) -> None:
+    home, body = f"/api/v1/businesses/{alice.business_id}", {"address": "1 Quay"}
+    for path in (home, f"{home}?business_id={charlie.business_id}"):
+        refused = master.patch(path, body | {"business_id": charlie.business_id})
+        assert (refused.status, refused.error_code) == (400, "INVALID_REQUEST")
+        assert "different businesses" in refused.body["details"]
+    assert master.patch(home, body | {"business_id": alice.business_id}).status == 200
+
+
 def test_a_body_of_which_nothing_is_needed_may_be_missing(alice: Client) -> None:
     made = alice.call("POST", f"/api/v1/businesses/{alice.business_id}/api-keys", Content_Type="")
     assert made.status == 201, made.body

@@ -249,23 +249,6 @@ def test_a_tenants_server_is_asked_and_its_answer_told_to_the_model(thinker: Thi
     assert answered["timings_ms"]["data_retrieval"] > 0
 
 
-def test_a_look_up_may_use_the_names_of_all_sections(thinker: Thinker, web: Server) -> None:
-    stage = _calling(web, query={"cart": "{{ cart }}", "city": "{{ city }}"}) | {
-        "stage_selection": {"context_data_fields": {"cart": "metadata.cart", "city": "metadata.cart"}},
-        "response_generation": {"context_data_fields": {"city": "user.profile.city"}},
-    }
-    client, metadata = thinker.shop(stage), {"metadata": {"cart": "c 7"}}
-    user_id = client.post("/api/v1/users", {"profile": {"city": "Kiel"}}).body["user_id"]
-    web.tells({})
-    _scripted(thinker)
-    body = {"user_id": user_id, "message": "Where is order 4411?", **metadata}
-    assert client.post("/api/v1/messages", body).status == 200
-    assert web.seen[-1].path == "/orders/4411?cart=c%207&city=Kiel"
-    path = f"/api/v1/stages/{client.get('/api/v1/stages').body[0]['stage_id']}"
-    refused = client.patch(path, {"stage_selection": {}})  # which would take a name away
-    assert (refused.status, "cart" in refused.body["details"]) == (400, True)
-
-
 def test_no_connection_is_held_while_a_tenants_server_thinks(thinker: Thinker, web: Server) -> None:
     client = thinker.shop(_calling(web))
     statuses: list[int] = []

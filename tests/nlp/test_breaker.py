@@ -219,9 +219,24 @@ def test_a_turn_that_probes_is_answered(server: Server, clock: Clock) -> None:
     for _ in range(10):
         refused(asked)
     clock.now += breaker.PROBE_SECONDS
-    server.script = [play.answers()]
+    together = threading.Barrier(2, timeout=10)
+
+    def answers_both(handler: play.Handler) -> None:
+        together.wait()
+        play.answers()(handler)
+
+    server.script = [answers_both]
     with ThreadPoolExecutor(2) as threads:
         assert [each.text for each in threads.map(asked.ask, [REQUEST, REQUEST])] == ["Hello.", "Hello."]
+
+
+def test_a_probe_is_one_try(server: Server, clock: Clock) -> None:
+    server.script = [play.fails(500)]
+    asked = model(server, clock=clock)
+    for _ in range(10):
+        refused(asked)
+    clock.now += breaker.PROBE_SECONDS
+    assert [refused(asked).attempts for _ in range(3)] == [1, 1, 0]
 
 
 @pytest.mark.parametrize(

@@ -151,6 +151,12 @@ def test_a_call_that_took_too_long_is_tried_once_more(server: Server) -> None:
     assert (answer.text, answer.attempts) == ("Hello.", 2)
 
 
+def test_a_time_out_after_other_faults_is_the_end(server: Server) -> None:
+    server.script = [play.fails(500), play.fails(500), play.hangs]
+    error = refused(model(server, call_timeout_s=0.4, uniform=lambda _low, _high: 0.0))
+    assert (error.reason, error.attempts) == ("timeout", 3)
+
+
 def test_a_wait_longer_than_a_call_is_handed_up(server: Server) -> None:
     server.script = [play.fails(429, headers={"Retry-After": "6"}), play.answers()]
     error = refused(model(server, call_timeout_s=5.0))

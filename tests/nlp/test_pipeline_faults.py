@@ -86,10 +86,14 @@ def test_second_bad_extraction_keeps_the_data() -> None:
 )
 def test_what_is_right_in_a_second_bad_extraction_counts(wrong: Any, status: str) -> None:
     """A field that is not as it should be says nothing about the others."""
-    answer = {**turns.GIVEN, "urgent": wrong, "unasked": 1}
+    deep: Any = "x" * 1000
+    for _ in range(600):
+        deep = [deep]
+    answer = {**turns.GIVEN, "urgent": wrong, "unasked": deep}
     after = turns.run(IN_ORDER, good(data_extraction=answer))
     step = after.steps[1]
-    assert (step.outcome, step.attempts, step.output) == ("safe_default", 2, answer)
+    right = {"urgent": {"value": True, "quote": None}} if status == "inferred" else {}
+    assert (step.outcome, step.attempts, step.output) == ("safe_default", 2, turns.GIVEN_ALONE | right)
     assert after.data == {"order_number": "4411"} | ({"urgent": True} if status == "inferred" else {})
     assert after.missing_fields == ()
     assert {name: step.verdict[name]["status"] for name in ("order_number", "urgent")} == {

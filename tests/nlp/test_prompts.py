@@ -59,6 +59,16 @@ def test_template_gets_the_values_of_all_its_names() -> None:
     )
 
 
+@pytest.mark.parametrize(("size", "shown"), [(1000, 10), (20_000, 3), (70_000, 0)])
+def test_a_prompt_shows_as_many_rows_as_fit(size: int, shown: int) -> None:
+    rows = [{"n": number, "text": "x" * size} for number in range(10)]
+    state = response_generation.prompt(replace(TURN, retrieved={"rows": rows}))[-2]["content"]
+    told = json.loads(state.partition("\n")[2])["retrieved"]
+    assert told["rows"] == rows[: len(told["rows"])]
+    assert len(told["rows"]) == shown
+    assert told.get("rows_left_out", 0) == len(rows) - len(told["rows"])
+
+
 def test_stage_without_a_known_template_leaves_the_message_out() -> None:
     prompt = data_extraction.prompt(replace(TURN, templates={}))
     assert [message["role"] for message in prompt[:2]] == ["system", "system"]

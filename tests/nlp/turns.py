@@ -159,6 +159,7 @@ def outcomes(after: Turn) -> list[tuple[str, str]]:
 
 DOWN = ModelUnavailable("server_error", retry_after_s=7)
 GIVEN = found(order_number=("4411", "4411"))
+GIVEN_ALONE = {"order_number": GIVEN["order_number"]}
 IN_ORDER = turn(stage=ORDER)
 
 
