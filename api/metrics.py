@@ -76,6 +76,7 @@ def count_turn(outcome: str, seconds: float) -> None:
 
 def count_steps(steps: Iterable[Step]) -> None:
     """Rows of the ledger, each to be counted once: when it is written. An unknown cost is not counted."""
+    spent: dict[str, list[Step]] = {}
     for step in steps:
         model = model_label(step.model)
         _child(STEPS, step.kind, model, step.outcome).inc()
@@ -83,9 +84,12 @@ def count_steps(steps: Iterable[Step]) -> None:
             continue
         _child(STEP_SECONDS, step.kind).observe(step.latency_ms / 1000)
         if step.model is not None:
-            _child(TOKENS, model, "prompt").inc(step.prompt_tokens)
-            _child(TOKENS, model, "completion").inc(step.completion_tokens)
-            _child(COST_USD, model).inc(float(step.cost_usd or 0))
+            spent.setdefault(model, []).append(step)
+    # Each increment is a write to memory that processes share.
+    for model, asked in spent.items():
+        _child(TOKENS, model, "prompt").inc(sum(step.prompt_tokens for step in asked))
+        _child(TOKENS, model, "completion").inc(sum(step.completion_tokens for step in asked))
+        _child(COST_USD, model).inc(sum(float(step.cost_usd or 0) for step in asked))
 
 
 class PoolObserver:

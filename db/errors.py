@@ -61,6 +61,8 @@ def translated() -> Iterator[None]:
 
 def raise_ours(error: BaseException | None) -> None:
     """Raise our exception for a driver's; nothing for one that means a fault of ours, or that is no driver's."""
+    if error is None:
+        return
     translation = _ours(error)
     if translation is not None:
         raise translation from error

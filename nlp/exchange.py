@@ -114,13 +114,13 @@ def hold(step: PromptStep, turn: Turn, ask: Ask, teller: Teller | None = None) -
     held = Exchange(turn, request)
     started = time.monotonic()
     try:
-        held = _heard(held, ask(request))
+        held = _heard(held, ask(request), started)
         if held.fault is not None:
             is_silent = teller is not None and teller.has_told
-            held = _heard(held, ask(_again(replace(request, on_text=None if is_silent else teller), held)))
+            held = _heard(held, ask(_again(replace(request, on_text=None if is_silent else teller), held)), started)
     except ModelUnavailable as error:
-        held = replace(held, error=error)
-    return replace(held, latency_ms=round((time.monotonic() - started) * 1000, 3))
+        held = replace(held, error=error, latency_ms=_ms_since(started))
+    return held
 
 
 def unanswered(step: PromptStep, turn: Turn, error: ModelUnavailable) -> Exchange:
@@ -165,13 +165,18 @@ def _request(step: PromptStep, turn: Turn, teller: Teller | None = None) -> llm.
     )
 
 
-def _heard(held: Exchange, answer: llm.Answer) -> Exchange:
+def _ms_since(started: float) -> float:
+    return round((time.monotonic() - started) * 1000, 3)
+
+
+def _heard(held: Exchange, answer: llm.Answer, started: float) -> Exchange:
     value = fault = misfit = None
     try:
         value = _usable(answer, held.request.schema)
     except ModelAnswerInvalid as invalid:
         fault, misfit = str(invalid), invalid.misfit
-    return Exchange(held.turn, held.request, (*held.answers, answer), value, fault, misfit)
+    answers = (*held.answers, answer)
+    return Exchange(held.turn, held.request, answers, value, fault, misfit, latency_ms=_ms_since(started))
 
 
 def _again(request: llm.Request, held: Exchange) -> llm.Request:

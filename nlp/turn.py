@@ -70,10 +70,11 @@ class Turn:
         if not values.keys() <= _FIELDS:
             raise TypeError(f"no fields of a turn: {values.keys() - _FIELDS}")
         other = object.__new__(Turn)
-        vars(other).update(vars(self), **values)
-        for name, made_from in _MADE_FROM.items():
-            if not made_from.isdisjoint(values):
-                vars(other).pop(name, None)
+        state = vars(other)
+        state.update(vars(self), **values)
+        for name in values:
+            for stale in _PART_OF[name]:
+                state.pop(stale, None)
         return other
 
     @property
@@ -148,8 +149,9 @@ class Turn:
 
 _FIELDS = {each.name for each in dataclasses.fields(Turn)}
 _RANKED_BY = frozenset({"stage", "stages", "message"})
-# The cached properties, and what each looks at.
+# The cached properties, and what each looks at; and the fields, with the properties that each is part of.
 _MADE_FROM = {"ranking": _RANKED_BY, "reachable": _RANKED_BY, "spoken": frozenset({"history"})}
+_PART_OF = {field: tuple(name for name in _MADE_FROM if field in _MADE_FROM[name]) for field in _FIELDS}
 
 
 def window(history: Sequence[Utterance], tokens: int) -> tuple[Utterance, ...]:

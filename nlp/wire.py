@@ -5,6 +5,7 @@ httpx2's own transport takes five times as long for a call; here the standard li
 from __future__ import annotations
 
 import contextlib
+import functools
 import http.client
 import io
 import re
@@ -228,15 +229,18 @@ def pieces(response: httpx2.Response) -> Iterator[bytes]:
 
 
 def _head(request: httpx2.Request, length: int) -> bytes:
-    lines = [b"%s %s HTTP/1.1" % (request.method.encode(), request.url.raw_path)]
-    headers = request.headers.raw
-    lines += [b"%s: %s" % header for header in headers]
-    if b"content-length" not in {name.lower() for name, _ in headers}:
-        lines.append(b"Content-Length: %d" % length)
+    told, has_length = _told(request.method, request.url.raw_path, tuple(request.headers.raw))
+    return told + (b"\r\n" if has_length else b"Content-Length: %d\r\n\r\n" % length)
+
+
+@functools.lru_cache(maxsize=64)
+def _told(method: str, path: bytes, headers: tuple[tuple[bytes, bytes], ...]) -> tuple[bytes, bool]:
+    """The lines of a head, the same for nearly every call, and whether they tell the body's length."""
+    lines = [b"%s %s HTTP/1.1" % (method.encode(), path), *(b"%s: %s" % header for header in headers)]
     head = b"\r\n".join(lines)
     if head.count(b"\n") != len(lines) - 1:
         raise httpx2.LocalProtocolError("a header with a line break in it")
-    return head + b"\r\n\r\n"
+    return head + b"\r\n", b"content-length" in {name.lower() for name, _ in headers}
 
 
 def _origin(url: httpx2.URL) -> tuple[str, str, int]:
