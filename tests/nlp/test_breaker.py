@@ -213,12 +213,18 @@ def test_what_goes_well_in_the_end_went_well(server: Server, clock: Clock) -> No
     assert [asked.ask(REQUEST).attempts for _ in range(20)] == [3] * 20
 
 
-def test_a_turn_that_probes_is_answered(server: Server, clock: Clock) -> None:
+@pytest.fixture
+def probing(server: Server, clock: Clock) -> llm.Model:
+    """A model that was ill and may be asked again now."""
     server.script = [play.fails(500)]
     asked = model(server, clock=clock)
     for _ in range(10):
         refused(asked)
     clock.now += breaker.PROBE_SECONDS
+    return asked
+
+
+def test_a_turn_that_probes_is_answered(server: Server, probing: llm.Model) -> None:
     together = threading.Barrier(2, timeout=10)
 
     def answers_both(handler: play.Handler) -> None:
@@ -227,16 +233,11 @@ def test_a_turn_that_probes_is_answered(server: Server, clock: Clock) -> None:
 
     server.script = [answers_both]
     with ThreadPoolExecutor(2) as threads:
-        assert [each.text for each in threads.map(asked.ask, [REQUEST, REQUEST])] == ["Hello.", "Hello."]
+        assert [each.text for each in threads.map(probing.ask, [REQUEST, REQUEST])] == ["Hello.", "Hello."]
 
 
-def test_a_probe_is_one_try(server: Server, clock: Clock) -> None:
-    server.script = [play.fails(500)]
-    asked = model(server, clock=clock)
-    for _ in range(10):
-        refused(asked)
-    clock.now += breaker.PROBE_SECONDS
-    assert [refused(asked).attempts for _ in range(3)] == [1, 1, 0]
+def test_a_probe_is_one_try(probing: llm.Model) -> None:
+    assert [refused(probing).attempts for _ in range(3)] == [1, 1, 0]
 
 
 @pytest.mark.parametrize(
