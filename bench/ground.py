@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import secrets
 import shutil
 import subprocess
 import sys
@@ -12,11 +13,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
 
 import psycopg2
+from psycopg2 import sql
 
-from bench import importer, load, model_stub
+from bench import importer, load, model_stub, own_app
 from db import embedded
 
 PROJECT = Path(__file__).resolve().parent.parent
@@ -31,7 +32,8 @@ class LoadFailed(Exception):
 
 @dataclass(frozen=True)
 class Ground:
-    """`postgres_url` names the database `icmp`; `folder` is empty at first."""
+    """`postgres_url` names the database `icmp`, over TCP and with a password, as programs in production reach theirs;
+    `folder` is empty at first."""
 
     folder: Path
     postgres_url: str
@@ -43,18 +45,13 @@ class Ground:
         with contextlib.closing(psycopg2.connect(self.postgres_url)) as connection:
             connection.autocommit = True
             connection.cursor().execute(f'CREATE DATABASE "{name}"')
-        return self.postgres_url.replace("/icmp?", f"/{name}?")
+        return self.postgres_url.removesuffix(embedded.DATABASE) + name
 
     def configure_stub(self, speed: model_stub.Speed) -> None:
         """From now on the model answers this fast."""
         answer = importer.Api(self.stub_url, "").request("POST", "/config", asdict(speed))
         if answer.status != 200:
             raise LoadFailed(f"the model stub answered {answer.status} {answer.body}")
-
-
-def socket_folder(database_url: str) -> str:
-    """Where the server of an embedded database listens."""
-    return parse_qs(urlsplit(database_url).query)["host"][0]
 
 
 @contextlib.contextmanager
@@ -65,9 +62,19 @@ def prepared() -> Iterator[Ground]:
         folder = Path(tempfile.mkdtemp(prefix="run-", dir=DATA))
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
         postgres = folder / "postgres"
-        url = stack.enter_context(embedded.running(postgres, max_connections=CONNECTIONS))
+        port = own_app.free_port()
+        local = stack.enter_context(embedded.running(postgres, max_connections=CONNECTIONS, tcp_port=port))
+        url = f"postgresql://{embedded.SUPERUSER}:{_new_password(local)}@127.0.0.1:{port}/{embedded.DATABASE}"
         pid = int((postgres / "cluster" / "postmaster.pid").read_text().split()[0])
         yield Ground(folder, url, pid, stack.enter_context(stub()))
+
+
+def _new_password(database_url: str) -> str:
+    password = secrets.token_hex(16)
+    with contextlib.closing(psycopg2.connect(database_url)) as connection, connection, connection.cursor() as cursor:
+        superuser = sql.Identifier(embedded.SUPERUSER)
+        cursor.execute(sql.SQL("ALTER ROLE {} PASSWORD {}").format(superuser, sql.Literal(password)))
+    return password
 
 
 @contextlib.contextmanager

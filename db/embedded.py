@@ -31,7 +31,7 @@ VERSION = "18"
 DATABASE = "icmp"
 SUPERUSER = "postgres"
 SYSTEM_ACCOUNT = "icmp-postgres"
-PORT = 5432  # only part of the socket's file name: no TCP port is opened
+PORT = 5432  # part of the socket's file name: by itself no TCP port is opened
 START_SECONDS = 120  # recovery after a crash may replay a long log
 STOP_SECONDS = 60
 LONGEST_SOCKET_PATH = 100  # bytes; macOS allows 103, Linux 107
@@ -42,15 +42,18 @@ class EmbeddedServerFailed(Exception):
 
 
 @contextmanager
-def running(data_dir: Path, *, durable: bool = True, max_connections: int = 100) -> Iterator[str]:
+def running(
+    data_dir: Path, *, durable: bool = True, max_connections: int = 100, tcp_port: int | None = None
+) -> Iterator[str]:
     """Run a server on `data_dir` (made when missing) and yield the URL of its database `icmp`.
 
-    The server listens on a private socket only and stops when the block ends. `durable=False` is for tests:
-    a crash of the machine may then lose the data. Raises EmbeddedServerFailed.
+    The server listens on a private socket and stops when the block ends. `durable=False` is for tests: a crash of the
+    machine may then lose the data. `tcp_port`, on 127.0.0.1, is for measuring: it wants a password, which the
+    superuser has not yet. Raises EmbeddedServerFailed.
     """
     with ExitStack() as stack:
         with _one_line_errors(data_dir):
-            server = _prepare(data_dir.resolve())
+            server = _prepare(data_dir.resolve(), tcp_port)
             stack.enter_context(ownership.held(server.folder / "lock"))
             process, url = server.start(durable, max_connections)
             stack.callback(server.stop, process)
@@ -63,7 +66,7 @@ def address(data_dir: Path) -> str | None:
     cluster, link = folder / "cluster", folder / "socket"
     try:
         is_running = ownership.leftover(cluster / "postmaster.pid", str(cluster)) is not None
-        return _url(link.readlink() if link.is_symlink() else folder) if is_running else None
+        return _url(link.readlink() if link.is_symlink() else folder, PORT) if is_running else None
     except OSError:
         return None
 
@@ -75,6 +78,8 @@ class _Server:
     folder: Path
     programs: Path
     account: pwd.struct_passwd | None  # None: the server runs as the user who called
+    addresses: str  # to listen on, beside the socket
+    port: int
 
     @property
     def cluster(self) -> Path:
@@ -94,7 +99,7 @@ class _Server:
         except BaseException:
             self.stop(process)
             raise
-        return process, _url(socket_dir)
+        return process, _url(socket_dir, self.port)
 
     def stop(self, process: subprocess.Popen[bytes]) -> None:
         """A fast shutdown: clients are cut off, everything committed is on disk."""
@@ -119,8 +124,8 @@ class _Server:
 
     def _run_initdb(self, target: Path, durable: bool) -> None:
         # The locale is the one PostgreSQL brings along: the same order and case rules on every machine.
-        options = ["--auth=trust", "--encoding=UTF8", "--locale=C", "--locale-provider=builtin"]
-        options += ["--builtin-locale=C.UTF-8", f"--username={SUPERUSER}", f"--pgdata={target}"]
+        options = ["--auth-local=trust", "--auth-host=scram-sha-256", "--locale=C", "--locale-provider=builtin"]
+        options += ["--encoding=UTF8", "--builtin-locale=C.UTF-8", f"--username={SUPERUSER}", f"--pgdata={target}"]
         if not durable:
             options.append("--no-sync")
         process = self._popen([str(self.programs / "initdb"), *options])
@@ -139,7 +144,7 @@ class _Server:
         self._remove_socket_dir()
 
     def _socket_dir(self) -> Path:
-        path = str(self.folder / f".s.PGSQL.{PORT}")
+        path = str(self.folder / f".s.PGSQL.{self.port}")
         # libpq and the server both read a comma as the start of a second folder.
         if len(os.fsencode(path)) <= LONGEST_SOCKET_PATH and "," not in path:
             return self.folder
@@ -156,10 +161,10 @@ class _Server:
 
     def _launch(self, socket_dir: Path, durable: bool, max_connections: int) -> subprocess.Popen[bytes]:
         settings = {
-            "listen_addresses": "",
+            "listen_addresses": self.addresses,
             "unix_socket_directories": str(socket_dir),
             "unix_socket_permissions": "0700",
-            "port": str(PORT),
+            "port": str(self.port),
             "max_connections": str(max_connections),
         }
         if not durable:
@@ -202,7 +207,7 @@ class _Server:
         deadline = time.monotonic() + START_SECONDS
         while True:
             try:
-                return psycopg2.connect(host=str(socket_dir), port=PORT, user=SUPERUSER, dbname="postgres")
+                return psycopg2.connect(host=str(socket_dir), port=self.port, user=SUPERUSER, dbname="postgres")
             except psycopg2.OperationalError:
                 if process.poll() is not None:
                     raise EmbeddedServerFailed(f"PostgreSQL stopped at once: {self._last_log_line()}") from None
@@ -216,11 +221,11 @@ class _Server:
         return (telling or lines or ["its log is empty"])[-1]
 
 
-def _url(socket_dir: Path) -> str:
-    return f"postgresql://{SUPERUSER}@/{DATABASE}?host={quote(str(socket_dir), safe='')}&port={PORT}"
+def _url(socket_dir: Path, port: int) -> str:
+    return f"postgresql://{SUPERUSER}@/{DATABASE}?host={quote(str(socket_dir), safe='')}&port={port}"
 
 
-def _prepare(folder: Path) -> _Server:
+def _prepare(folder: Path, tcp_port: int | None) -> _Server:
     programs = programs_folder()
     folder.mkdir(parents=True, exist_ok=True)
     account = _account(folder) if os.geteuid() == 0 else None
@@ -231,7 +236,7 @@ def _prepare(folder: Path) -> _Server:
     for file in (folder / "lock", folder / "server.log"):
         file.touch()
         _give(file, account, 0o600)
-    return _Server(folder, programs, account)
+    return _Server(folder, programs, account, "127.0.0.1" if tcp_port else "", tcp_port or PORT)
 
 
 def programs_folder() -> Path:

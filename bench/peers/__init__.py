@@ -10,6 +10,7 @@ import subprocess
 import uuid
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from bench import ground, importer, own_app, scenario, tools
 from bench.system import THREADS, WORKERS, System
@@ -39,15 +40,16 @@ def seed(base: ground.Ground) -> Iterator[System]:
     (folder / "app.py").write_text(_seed_program(), encoding="utf-8")
     (folder / "without_limiter.py").write_text(_WITHOUT_LIMITER, encoding="utf-8")
     database_url, programs = base.database("seed"), tools.environment("seed")
+    database = urlsplit(database_url)
     environment = {
         "OPENAI_API_KEY": "any",
         "OPENAI_BASE_URL": f"{base.stub_url}/v1",
         "ICMP_API_KEY": "any",
         "DB_NAME": "seed",
-        "DB_USER": "postgres",
-        "DB_PASSWORD": "any",
-        "DB_HOST": ground.socket_folder(database_url),
-        "DB_PORT": "5432",
+        "DB_USER": str(database.username),
+        "DB_PASSWORD": str(database.password),
+        "DB_HOST": str(database.hostname),
+        "DB_PORT": str(database.port),
     }
     _run([str(programs / "python"), "-c", "import app; app.setup_database()"], folder, environment)
     with _served(programs, "without_limiter:application", SEED_THREADS, folder, environment) as app:

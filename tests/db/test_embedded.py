@@ -15,6 +15,7 @@ import psutil
 import psycopg2
 import pytest
 
+from bench import own_app
 from db import embedded
 
 OWNER_THAT_WAITS = """
@@ -89,6 +90,17 @@ def test_only_its_own_account_reaches_the_server(data_dir: Path) -> None:
         assert _query(url, "SELECT current_setting('listen_addresses')") == [("",)]
         for path in (data_dir, data_dir / "cluster", data_dir / f".s.PGSQL.{embedded.PORT}"):
             assert stat.S_IMODE(path.stat().st_mode) == 0o700
+
+
+def test_a_port_wants_a_password(data_dir: Path) -> None:
+    port = own_app.free_port()
+    over_tcp = f"postgresql://{embedded.SUPERUSER}:secret@127.0.0.1:{port}/{embedded.DATABASE}"
+    with embedded.running(data_dir, durable=False, tcp_port=port) as url:
+        with pytest.raises(psycopg2.OperationalError, match="password"):
+            _query(over_tcp, "SELECT 1")
+        _query(url, f"ALTER ROLE {embedded.SUPERUSER} PASSWORD 'secret'")
+        assert _query(over_tcp, "SELECT 1") == [(1,)]
+        _query(url, f"ALTER ROLE {embedded.SUPERUSER} PASSWORD NULL")
 
 
 def test_second_owner_of_a_folder_is_refused(data_dir: Path) -> None:
