@@ -184,6 +184,6 @@ def _left_to_people(conn: db.Connection, key: Cipher, conversation_id: str, sent
         batch, business_id, message.message_id, key_hash=sent.key_hash, fingerprint=sent.fingerprint
     )
     message_requests.answer(batch, business_id, key, 202, {message.message_id: answer})
-    conversations.update(batch, business_id, key, conversation_id, {})
+    conversations.update(batch, business_id, conversation_id, {})
     batch.send()
     return Accepted(business_id, conversation_id, message.message_id, None)

@@ -10,7 +10,7 @@ from flask import Blueprint
 import auth
 from api import contract, paging, trail
 from api.contract import Reply
-from api.parts import alone, tenant
+from api.parts import alone, changed_setup
 from db import agents
 
 routes = Blueprint("agents", __name__)
@@ -22,7 +22,7 @@ routes = Blueprint("agents", __name__)
 def post_agent(business_id: str, body: dict[str, Any]) -> Reply:
     """Create an agent; a default one takes the place of the default before."""
     agent_id = trail.about(str(uuid.uuid4()))
-    with tenant(business_id) as conn:
+    with changed_setup(business_id) as conn:
         agents.insert(conn, business_id, _fields(body) | {"agent_id": agent_id})
         agent = agents.get(conn, business_id, agent_id)
     return Reply(agent, headers={"Location": f"/api/v1/agents/{agent_id}"})
@@ -51,7 +51,7 @@ def get_agent(business_id: str, agent_id: str) -> agents.Agent:
 @contract.contract(takes="agent_update", gives="agent")
 def patch_agent(business_id: str, agent_id: str, body: dict[str, Any]) -> agents.Agent:
     """Replace the named fields of an agent."""
-    with tenant(business_id) as conn:
+    with changed_setup(business_id) as conn:
         agents.update(conn, business_id, agent_id, _fields(body))
         return agents.get(conn, business_id, agent_id)
 
@@ -61,7 +61,7 @@ def patch_agent(business_id: str, agent_id: str, body: dict[str, Any]) -> agents
 @contract.contract(status=204)
 def delete_agent(business_id: str, agent_id: str) -> None:
     """Delete an agent; its stages and conversations go on without one."""
-    with tenant(business_id) as conn:
+    with changed_setup(business_id) as conn:
         agents.delete(conn, business_id, agent_id)
 
 

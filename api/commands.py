@@ -14,7 +14,6 @@ from flask.cli import FlaskGroup, with_appcontext
 
 import db
 from api import (
-    bodies,
     businesses,
     config,
     config_document,
@@ -128,7 +127,7 @@ def export_config(business_id: uuid.UUID, file: TextIO) -> None:
     # YAML is for commands only, and every process of a server has this file in memory.
     from api import config_file
 
-    with _told(), parts().database.transaction(str(business_id)) as conn:
+    with _told(), parts().database.transaction(str(business_id), of_one_moment=True) as conn:
         document = config.exported(conn, str(business_id))
     file.write(config_file.written(contract.shown(document)))
 
@@ -144,7 +143,7 @@ def import_config(business_id: uuid.UUID, file: BinaryIO, dry_run: bool) -> None
     from api import config_file
 
     with _told():
-        document = contract.checked_body("config", config_file.parsed(file.read(bodies.MAX_BYTES + 1)))
+        document = contract.checked_body("config", config_file.parsed(file.read(config_file.MAX_BYTES + 1)))
         with parts().database.transaction(str(business_id)) as conn:
             found = config.replace(conn, str(business_id), document, dry_run=dry_run)
             if not dry_run:

@@ -41,7 +41,7 @@ class Stored:
 @contract.contract(gives="config", other_statuses=(409,))
 def get_config(business_id: str) -> dict[str, Any]:
     """The business's set-up: itself, agents, templates, stages and catalogue."""
-    with tenant(business_id) as conn:
+    with tenant(business_id, of_one_moment=True) as conn:
         return exported(conn, business_id)
 
 
@@ -57,7 +57,8 @@ def put_config(business_id: str, body: dict[str, Any], query: dict[str, Any]) ->
 
 
 def exported(conn: db.Connection, business_id: str) -> dict[str, Any]:
-    """The document; raises NotFound, and Conflict when two items cannot be told apart by name."""
+    """The document, in a transaction of one moment; raises NotFound, and Conflict when two items cannot be told apart
+    by name."""
     stored = read(conn, business_id)
     for section, rows in stored.surplus.items():
         for name, _ in rows:
@@ -79,9 +80,11 @@ def _without_ghosts(setup: Setup) -> Setup:
 def replace(conn: db.Connection, business_id: str, document: dict[str, Any], *, dry_run: bool) -> dict[str, Any]:
     """Put a checked body in the place of what is stored; what changed, or would. Raises InvalidRequest, Conflict and
     NotFound."""
-    # Checking a large document takes seconds; nobody has to wait for that.
-    wanted = config_document.checked(document, functools.partial(templates.find, conn, None))
+    # Checking a large document takes seconds; nobody has to wait for that, unless global templates change meanwhile.
+    before, wanted = templates.newest_global(conn), _checked(conn, business_id, document)
     config.lock(conn, business_id)
+    if templates.newest_global(conn) != before:
+        wanted = _checked(conn, business_id, document)
     stored = read(conn, business_id)
     found = config_document.difference(stored.setup, wanted)
     for section, rows in stored.surplus.items():
@@ -94,6 +97,12 @@ def replace(conn: db.Connection, business_id: str, document: dict[str, Any], *, 
         except db.NotFound:
             raise db.Conflict("somebody else changed the set-up at the same time") from None
     return found
+
+
+def _checked(conn: db.Connection, business_id: str, document: dict[str, Any]) -> Setup:
+    known = templates.latest(conn, business_id)
+    own_kinds = {name: template.kind for name, template in known.items() if template.business_id is not None}
+    return config_document.checked(document, functools.partial(templates.find, conn, None), own_kinds)
 
 
 def read(conn: db.Connection, business_id: str) -> Stored:
@@ -110,7 +119,7 @@ def read(conn: db.Connection, business_id: str) -> Stored:
     agent_names: dict[str | None, str] = {agent.agent_id: agent.agent_name for agent in agent_rows}
     rows: dict[str, list[tuple[str, Item]]] = {
         "agents": [(agent.agent_id, vars(agent)) for agent in agent_rows],
-        "templates": [(name, vars(row)) for name, row in own.items() if not config_document.is_stages_own(name)],
+        "templates": [(name, vars(row)) for name, row in own.items() if not stage_forms.is_stages_own(name)],
         "stages": [(stage.stage_id, _stage_item(stage, agent_names, own)) for stage in stage_rows],
     }
     for section, shelf in _SHELVES.items():
@@ -141,7 +150,7 @@ def _stage_item(
     item = vars(stage) | {"agent_name": agent_names.get(stage.agent_id)}
     for kind in stage_forms.KINDS:
         prompt = item[kind]["prompt"]
-        if config_document.is_stages_own(prompt["template_id"]) and prompt["template_id"] in own:
+        if stage_forms.is_stages_own(prompt["template_id"]) and prompt["template_id"] in own:
             rest = {name: value for name, value in prompt.items() if name != "template_id"}
             item[kind] = item[kind] | {"prompt": {"text": own[prompt["template_id"]].text, **rest}}
     return item
@@ -251,7 +260,12 @@ class _Change:
                 if "text" in stage[kind]["prompt"]
             }
         for template_id in self.stored.templates.keys() - kept:
-            templates.delete(self.conn, self.business_id, template_id)
+            # Another stage may name a stage's own template: it stays as long as that one is not changed.
+            is_named = stage_forms.is_stages_own(template_id) and templates.users_of(
+                self.conn, self.business_id, template_id
+            )
+            if not is_named:
+                templates.delete(self.conn, self.business_id, template_id)
 
 
 def _offer_row(item: Item, _: str) -> Item:

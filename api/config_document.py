@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -44,8 +43,6 @@ _DEFAULTS: dict[str, Item] = {
     "services": _OFFER | {"duration_minutes": None} | _OFFER_END,
 }  # fmt: skip
 _NAMES = {"agents": "agent_name", "templates": "template_id", "stages": "stage_name"}
-# Templates that the flat form of a stage made: they travel as the text of that stage's prompt.
-_STAGES_OWN = re.compile(rf"stage\.[0-9a-f]{{8}}(-[0-9a-f]{{4}}){{3}}-[0-9a-f]{{12}}\.({'|'.join(stage_forms.KINDS)})")
 _PLACEHOLDER = "prompt.text"
 
 
@@ -60,11 +57,6 @@ class Setup:
 def name_of(section: str, item: Mapping[str, Any]) -> str:
     """What tells an item from its neighbours: a product and a service have their sku, else their name."""
     return str(item[_NAMES[section]] if section in _NAMES else item.get("sku") or item["name"])
-
-
-def is_stages_own(template_id: str) -> bool:
-    """Whether a template belongs to one stage's flat form."""
-    return _STAGES_OWN.fullmatch(template_id) is not None
 
 
 def completed(section: str, item: Mapping[str, Any]) -> Item:
@@ -108,8 +100,11 @@ def sections_changed(found: Mapping[str, Any]) -> list[str]:
     return [name for name in ("business", *SECTIONS) if any(found[kind].get(name) for kind in _DIFFERENT)]
 
 
-def checked(document: Mapping[str, Any], find_global: Callable[[str], Template | None]) -> Setup:
-    """The set-up that a document (valid by its schema) describes; raises InvalidRequest that names the place."""
+def checked(
+    document: Mapping[str, Any], find_global: Callable[[str], Template | None], own_kinds: Mapping[str, str]
+) -> Setup:
+    """The set-up that a document (valid by its schema) describes; `own_kinds` are those of the business's templates by
+    name, which hide what they hid before. Raises InvalidRequest that names the place."""
     items: dict[str, dict[str, Item]] = {}
     for section in SECTIONS:
         items[section] = {}
@@ -123,8 +118,9 @@ def checked(document: Mapping[str, Any], find_global: Callable[[str], Template |
                 items[section][name] = completed(section, item)
     setup = Setup(completed("business", document["business"]), items)
     for index, template in enumerate(items["templates"].values()):
-        with _at(f"templates[{index}]"):
-            check_hidden(find_global(template["template_id"]), template["kind"])
+        if own_kinds.get(template["template_id"]) != template["kind"]:
+            with _at(f"templates[{index}]"):
+                check_hidden(find_global(template["template_id"]), template["kind"])
     _check_defaults(setup)
     _check_stages(setup, find_global)
     return setup
@@ -193,7 +189,7 @@ def _portable(value: Any) -> Any:
 
 
 def _check_template(item: Item) -> None:
-    if is_stages_own(item["template_id"]):
+    if stage_forms.is_stages_own(item["template_id"]):
         raise InvalidRequest("template_id: belongs to a stage", "Write the text into that stage's prompt as `text`")
     with _at("text", mark=": "):
         checked_variables(item["text"], item.get("input_variables"))

@@ -12,6 +12,7 @@ import yaml
 from api import bodies
 from api.errors import InvalidRequest
 
+MAX_BYTES = 16 * 1024 * 1024  # a set-up that no request could bring
 _LONG = 80
 _WIDTH = 100
 _TAG = "tag:yaml.org,2002:"
@@ -84,9 +85,10 @@ def written(document: dict[str, Any]) -> str:
 
 
 def parsed(raw: bytes) -> Any:
-    """The value in a YAML or JSON file, within the limits of a request's body; raises InvalidRequest."""
-    if len(raw) > bodies.MAX_BYTES:
-        raise InvalidRequest(f"the file is larger than {bodies.MAX_BYTES} bytes", "Keep it smaller")
+    """The value in a YAML or JSON file, within the limits of a request's body but for its length; raises
+    InvalidRequest."""
+    if len(raw) > MAX_BYTES:
+        raise InvalidRequest(f"the file is larger than {MAX_BYTES} bytes", "Keep it smaller")
     try:
         value = _Loader(raw.decode("utf-8")).get_single_data()
         return bodies.parse(json.dumps(value).encode())

@@ -63,7 +63,7 @@ def patch_conversation(business_id: str, conversation_id: str, body: dict[str, A
         agent_id = values.get("agent_id")
         if agent_id is not None and not agents.exists(conn, business_id, agent_id):
             raise InvalidRequest(f"agent_id: {agent_id} is no agent of this business", "Name an agent, or null")
-        conversations.update(conn, business_id, key, conversation_id, values)
+        conversations.update(conn, business_id, conversation_id, values)
         return conversations.get(conn, business_id, key, conversation_id)
 
 
@@ -105,7 +105,7 @@ def post_operator_message(business_id: str, conversation_id: str, body: dict[str
                 created_at=datetime.now(UTC),
             ),
         )
-        conversations.update(conn, business_id, key, conversation_id, {})
+        conversations.update(conn, business_id, conversation_id, {})
     return Reply(message, headers={"Location": f"/api/v1/messages/{message.message_id}"})
 
 

@@ -18,7 +18,7 @@ from api.settings import Settings
 from api.setups import Setups
 from api.slots import Slots
 from api.traces import Model, Traces
-from db import businesses, keys
+from db import businesses, config, keys
 from db.batch import Single
 from db.cipher import Cipher
 from nlp.egress import Egress
@@ -48,15 +48,24 @@ def parts() -> Parts:
 
 
 @contextmanager
-def tenant(business_id: str) -> Iterator[db.Connection]:
-    """A transaction on one business's rows; raises NotFound when the master names one that does not exist."""
+def tenant(business_id: str, *, of_one_moment: bool = False) -> Iterator[db.Connection]:
+    """A transaction on one business's rows; raises NotFound when the master names one that does not exist. With
+    `of_one_moment` it is for reading what belongs together."""
     g.business_id = business_id
-    with parts().database.transaction(business_id) as conn:
+    with parts().database.transaction(business_id, of_one_moment=of_one_moment) as conn:
         if auth.caller().is_master and not businesses.known(conn, [business_id]):
             raise db.NotFound
         g.audit_scope = business_id
         yield conn
         trail.record_change(conn, business_id)
+
+
+@contextmanager
+def changed_setup(business_id: str) -> Iterator[db.Connection]:
+    """A transaction that changes what turns read of a business's set-up, one after the other. Raises NotFound."""
+    with tenant(business_id) as conn:
+        config.lock(conn, business_id)
+        yield conn
 
 
 def alone(business_id: str) -> db.Connection:

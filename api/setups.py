@@ -61,12 +61,12 @@ class Setups:
             return found[1]
 
     def get(self, conn: db.Connection, business_id: str) -> Setup:
-        """The business's set-up as it is now; raises NotFound."""
+        """The business's set-up as it is now, in a transaction of one moment: one that is replaced meanwhile would be
+        read half old, half new. Raises NotFound."""
         version = businesses.setup_version(conn, business_id)
         kept = self.kept(business_id, version)
         if kept is not None:
             return kept
-        # Read after the version: a change in between makes this one look older than it is, never newer.
         setup = Setup(
             business=businesses.get(conn, business_id, with_lists=False),
             stages=tuple(stages.list_every(conn, business_id)),

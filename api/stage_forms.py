@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -20,6 +21,7 @@ SEED_TEXTS = {
     "data_extraction": "Extract key information from this message:",
     "response_generation": "Generate a response based on this message:",
 }
+_STAGES_OWN = re.compile(rf"stage\.[0-9a-f]{{8}}(-[0-9a-f]{{4}}){{3}}-[0-9a-f]{{12}}\.({'|'.join(KINDS)})")
 KEY_INFORMATION = {
     "type": "object",
     "properties": {"key_information": {"type": "string", "description": "The key information of the message"}},
@@ -28,12 +30,13 @@ KEY_INFORMATION = {
 
 
 def flat_texts(body: Mapping[str, Any], *, is_new: bool) -> dict[str, str]:
-    """The prompt texts of the flat form by kind. A new stage without any section is flat as a whole."""
+    """The prompt texts of the flat form by kind. A new stage without any section is flat as a whole, as is one with
+    prompt texts and a look-up, for which the flat form has no words."""
     for kind in KINDS:
         if f"{kind}_prompt" in body and body.get(kind) is not None:
             raise InvalidRequest(f"{kind}_prompt: stands beside {kind}", f"Send {kind} or {kind}_prompt, not both")
     given = {kind: body[f"{kind}_prompt"] for kind in KINDS if f"{kind}_prompt" in body}
-    is_flat = is_new and not any(body.get(name) is not None for name in SECTIONS)
+    is_flat = is_new and not any(body.get(name) is not None for name in (KINDS if given else SECTIONS))
     return SEED_TEXTS | given if is_flat else given
 
 
@@ -42,9 +45,16 @@ def template_id_of(stage_id: str, kind: str) -> str:
     return f"stage.{stage_id}.{kind}"
 
 
+def is_stages_own(template_id: str) -> bool:
+    """Whether a template belongs to one stage's flat form: in a document it is the text of that stage's prompt."""
+    return _STAGES_OWN.fullmatch(template_id) is not None
+
+
 def flat_section(kind: str, stage_id: str, old: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """The section of a prompt text of the flat form; of an `old` section it replaces the prompt and nothing else."""
-    section = completed(kind, {**(old or {}), "prompt": {"template_id": template_id_of(stage_id, kind)}})
+    """The section of a prompt text of the flat form; of an `old` section it replaces the text and nothing else."""
+    known = old or {}
+    prompt = {**known.get("prompt", {}), "template_id": template_id_of(stage_id, kind)}
+    section = completed(kind, {**known, "prompt": prompt})
     if kind == "data_extraction" and not section["output_schema"].get("properties"):
         section["output_schema"] = KEY_INFORMATION
     return section

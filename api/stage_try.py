@@ -27,7 +27,7 @@ def post_stage_try(business_id: str, stage_id: str, body: dict[str, Any]) -> dic
     """Answer a message as if the conversation were in this stage. An api_call is really made."""
     started = time.monotonic()
     user_id = str(uuid.UUID(body["user_id"])) if "user_id" in body else None
-    with tenant(business_id) as conn:
+    with tenant(business_id, of_one_moment=True) as conn:
         turn = _turn(conn, business_id, stage_id, body, user_id, started)
     look_up = Looker(parts(), business_id, user_id, str(uuid.uuid4()))
     *_, turn = pipeline.run(turn, parts().model.ask, parts().threads, look_up, keep_stage=True)

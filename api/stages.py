@@ -12,7 +12,7 @@ import db
 from api import contract, paging, stage_forms, stage_secrets, trail
 from api.contract import Reply
 from api.errors import InvalidRequest
-from api.parts import cipher, tenant
+from api.parts import changed_setup, cipher, tenant
 from api.templates import checked_variables
 from db import agents, stages, templates
 
@@ -30,7 +30,7 @@ def post_stage(business_id: str, body: dict[str, Any]) -> Reply:
     given = {name: stage_forms.completed(name, body.get(name)) for name in stage_forms.SECTIONS}
     sections = given | {kind: stage_forms.flat_section(kind, stage_id) for kind in flat}
     plain = {"agent_id": None, "stage_selection_example_conversations": ""} | _plain(body)
-    with tenant(business_id) as conn:
+    with changed_setup(business_id) as conn:
         secret = _prepare(conn, business_id, stage_id, flat, plain | sections)
         stages.insert(conn, business_id, plain | sections | secret | {"stage_id": stage_id})
         stage = _shown(conn, business_id, stage_id)
@@ -64,7 +64,7 @@ def patch_stage(business_id: str, stage_id: str, body: dict[str, Any]) -> stages
     """Replace the named fields of a stage."""
     flat = stage_forms.flat_texts(body, is_new=False)
     given = {name: stage_forms.completed(name, body[name]) for name in stage_forms.SECTIONS if name in body}
-    with tenant(business_id) as conn:
+    with changed_setup(business_id) as conn:
         old = stages.get(conn, business_id, stage_id)
         sections = given | {kind: stage_forms.flat_section(kind, stage_id, getattr(old, kind)) for kind in flat}
         stored = {name: getattr(old, name) for name in stage_forms.SECTIONS}
@@ -80,7 +80,7 @@ def patch_stage(business_id: str, stage_id: str, body: dict[str, Any]) -> stages
 @contract.contract(status=204)
 def delete_stage(business_id: str, stage_id: str) -> None:
     """Delete a stage and the templates that its flat form made; conversations in it go on without a stage."""
-    with tenant(business_id) as conn:
+    with changed_setup(business_id) as conn:
         stages.delete(conn, business_id, stage_id)
         for kind in stage_forms.KINDS:
             template_id = stage_forms.template_id_of(stage_id, kind)

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 from flask import Blueprint
 
 import auth
 import db
-from api import contract, paging, trail
+from api import contract, paging, stage_forms, trail
 from api.contract import Reply
 from api.errors import InvalidRequest
-from api.parts import platform, tenant
-from db import templates
+from api.parts import changed_setup, platform, tenant
+from db import config, templates
 from nlp import templates as texts
 
 routes = Blueprint("templates", __name__)
@@ -24,6 +26,8 @@ _VERSION = {"version": {"type": "integer", "minimum": 1, "maximum": 2_000_000_00
 @contract.contract(takes="template_create", gives="template", status=201)
 def post_template(business_id: str | None, body: dict[str, Any]) -> Reply:
     """Save a new template; the master key without a business saves a global one."""
+    if stage_forms.is_stages_own(body["template_id"]):
+        raise InvalidRequest("template_id: such a name belongs to a stage's own text", "Choose another template_id")
     fields = {
         "template_id": trail.about(body["template_id"]),
         "kind": body["kind"],
@@ -31,7 +35,7 @@ def post_template(business_id: str | None, body: dict[str, Any]) -> Reply:
         "text": body["text"],
         "input_variables": checked_variables(body["text"], body.get("input_variables")),
     }
-    with _scope(business_id) as conn:
+    with _changed(business_id) as conn:
         # It may take the place of a global one that stages use already.
         _check_stages(conn, business_id, fields)
         if business_id is not None:
@@ -68,7 +72,7 @@ def get_template(business_id: str | None, template_id: str, query: dict[str, Any
 @contract.contract(takes="template_update", gives="template")
 def patch_template(business_id: str | None, template_id: str, body: dict[str, Any]) -> templates.Template:
     """Make a new version with the named fields replaced."""
-    with _scope(business_id) as conn:
+    with _changed(business_id) as conn:
         old = _own(conn, business_id, template_id)
         text = body.get("text", old.text)
         fields = {
@@ -89,7 +93,7 @@ def patch_template(business_id: str | None, template_id: str, body: dict[str, An
 @contract.contract(status=204)
 def delete_template(business_id: str | None, template_id: str) -> None:
     """Delete a template with all its versions, unless a stage needs it: a global one of the same name takes over."""
-    with _scope(business_id) as conn:
+    with _changed(business_id) as conn:
         _own(conn, business_id, template_id)
         _check_unused(conn, business_id, template_id)
         templates.delete(conn, business_id, template_id)
@@ -175,5 +179,16 @@ def _own_names(variables: list[str]) -> list[str]:
     return [name for name in variables if name not in texts.NAMES]
 
 
-def _scope(business_id: str | None) -> Any:
+def _scope(business_id: str | None) -> AbstractContextManager[db.Connection]:
     return platform() if business_id is None else tenant(business_id)
+
+
+@contextmanager
+def _changed(business_id: str | None) -> Iterator[db.Connection]:
+    if business_id is not None:
+        with changed_setup(business_id) as conn:
+            yield conn
+        return
+    with platform() as conn:
+        config.lock_global(conn)
+        yield conn

@@ -153,7 +153,7 @@ def run(parts: Parts, claim: Claim, opened: Opened | None = None, told: Told | N
 def loaded(parts: Parts, claim: Claim) -> Work:
     """A turn of which nothing was read yet. Raises ConversationCompleted, NoStages and NotFound."""
     started = time.monotonic()
-    with parts.database.transaction(claim.business_id) as conn:
+    with parts.database.transaction(claim.business_id, of_one_moment=True) as conn:
         key = parts.key_store.cipher(conn, claim.business_id)
         conversation = conversations.get(conn, claim.business_id, key, claim.conversation_id)
         if conversation.status == "completed":

@@ -58,12 +58,13 @@ class Database:
         self._pool = pool.Pool(self._connect, pool_size, observer)
 
     @contextmanager
-    def transaction(self, business_id: str | None) -> Iterator[Connection]:
+    def transaction(self, business_id: str | None, *, of_one_moment: bool = False) -> Iterator[Connection]:
         """A transaction that sees the rows of one business; None sees no tenant's rows. Commits at the end, rolls
-        back on any exception. Role and tenant end with the transaction, so pooling cannot carry them over.
+        back on any exception. Role and tenant end with the transaction, so pooling cannot carry them over. With
+        `of_one_moment` all its statements see what was stored when it began; it is for reading.
         Raises Conflict and DatabaseUnavailable."""
         with self._borrowed() as connection:
-            _begin(connection, business_id)
+            _begin(connection, business_id, "BEGIN ISOLATION LEVEL REPEATABLE READ" if of_one_moment else "BEGIN")
             yield connection
             _commit(connection)
 
@@ -125,9 +126,9 @@ class _Borrowed:
         raise_ours(fault)
 
 
-def _begin(connection: Connection, business_id: str | None) -> None:
+def _begin(connection: Connection, business_id: str | None, begin: str) -> None:
     try:
-        execute(connection, f"BEGIN;{_SET}", [business_id or ""])
+        execute(connection, f"{begin};{_SET}", [business_id or ""])
     except psycopg2.ProgrammingError as error:
         # The login may not become icmp_app; later on the same error would be a breach of row-level security.
         raise DatabaseUnavailable("the login is no member of icmp_app") from error

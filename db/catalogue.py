@@ -19,8 +19,11 @@ class Offer(Protocol):
 
 
 Row = TypeVar("Row", bound=Offer)
+# As the columns `words` are made (migrations/0012): USB-C/HDMI is found as it is written, and by each of its words.
+WORDS_APART = "regexp_replace({}, '(?<=[[:alnum:]])[-/_](?=[[:alnum:]])', ' ', 'g')"
 FILTERS = {
-    "q": "search @@ websearch_to_tsquery('simple', %(q)s)",
+    "q": "words @@ (websearch_to_tsquery('simple', %(q)s)"
+    f" || websearch_to_tsquery('simple', {WORDS_APART.format('%(q)s')}))",
     "active": "active = %(active)s",
 }
 

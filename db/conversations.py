@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from db import Connection, NotFound, execute, fetch_all, fetch_one, json_value
+from db import Connection, NotFound, execute, fetch_all, fetch_one
 from db.cipher import Cipher
 from db.paging import Page, clause
 
@@ -20,7 +20,6 @@ _SELECT = COLUMNS.replace(
     "(SELECT s.stage_name FROM stages s"
     " WHERE s.business_id = conversations.business_id AND s.stage_id = conversations.stage_id)",
 )
-OPEN = ("active", "paused")
 
 
 @dataclass(frozen=True)
@@ -57,28 +56,23 @@ def lock(conn: Connection, business_id: str, cipher: Cipher, conversation_id: st
     return found
 
 
-def update(conn: Connection, business_id: str, cipher: Cipher, conversation_id: str, values: Mapping[str, Any]) -> None:
-    """Replace the named columns (`data` and `missing_fields` as Python values); raises NotFound and Conflict."""
-    given = dict(values)
-    if "data" in given:
-        given["data"] = cipher.encrypt("conversations", "data", conversation_id, given["data"])
-    if "missing_fields" in given:
-        given["missing_fields"] = json_value(given["missing_fields"])
-    columns = "".join(f"{name} = {_SETTERS.get(name, f'%({name})s')}, " for name in given)
+def update(conn: Connection, business_id: str, conversation_id: str, values: Mapping[str, Any]) -> None:
+    """Replace what people may (`status`, `agent_id`), and be the newest; raises NotFound and Conflict."""
+    columns = "".join(f"{name} = {_SETTERS[name]}, " for name in values)
     changed = execute(
         conn,
         f"UPDATE conversations SET {columns}last_updated = clock_timestamp()"
         " WHERE business_id = %(business_id)s AND conversation_id = %(conversation_id)s",
-        given | {"business_id": business_id, "conversation_id": conversation_id},
+        {**values, "business_id": business_id, "conversation_id": conversation_id},
     )
     if not changed:
         raise NotFound
 
 
-# A stage or agent deleted meanwhile becomes null, as it does for conversations that stand in it.
 _SETTERS = {
-    name: f"(SELECT {name} FROM {table} WHERE business_id = %(business_id)s AND {name} = %({name})s)"
-    for name, table in (("stage_id", "stages"), ("agent_id", "agents"))
+    "status": "%(status)s",
+    # An agent deleted meanwhile becomes null, as it does for conversations that have it.
+    "agent_id": "(SELECT agent_id FROM agents WHERE business_id = %(business_id)s AND agent_id = %(agent_id)s)",
 }
 FILTERS = {
     "user_id": "user_id = %(user_id)s",

@@ -12,7 +12,7 @@ from typing import Any
 
 from psycopg2 import errors, sql
 
-from db import Connection, execute, fetch_all, fetch_one, users
+from db import Connection, catalogue, execute, fetch_all, fetch_one, users
 from db.cipher import Cipher
 
 MAX_ROWS = 50
@@ -120,7 +120,7 @@ def find_rows(
         return []  # no row can have such a value
     conditions = [_condition(name, value) for name, value in compared.items()]
     conditions += [sql.SQL("user_id = %(user_id)s")] if known.is_of_customers and user_id is not None else []
-    conditions += [sql.SQL("search @@ plainto_tsquery('simple', %(search)s)")] if search is not None else []
+    conditions += [sql.SQL(f"words @@ {_SOUGHT}")] if search is not None else []
     query = sql.SQL(_QUERY).format(
         columns=sql.SQL(", ").join(sql.Identifier(_known(name, known.fields)) for name in fields or known.fields),
         table=sql.Identifier(source),
@@ -132,6 +132,8 @@ def find_rows(
     return _read(conn, query.as_string(conn), values | {"bytes": MAX_BYTES})
 
 
+_APART = catalogue.WORDS_APART.format("%(search)s")
+_SOUGHT = f"(plainto_tsquery('simple', %(search)s) || plainto_tsquery('simple', {_APART}))"
 # The size is measured where the rows are: fifty rows may be fifty megabytes. The first one comes anyway, as a sign
 # that there was something to find.
 _QUERY = """
@@ -204,7 +206,7 @@ def _order(known: Source, order_by: str | None, *, is_search: bool) -> sql.Compo
         column = sql.Identifier(_known(order_by.removeprefix("-"), known.order_by))
         direction = sql.SQL(" DESC NULLS LAST, " if order_by.startswith("-") else " ASC NULLS LAST, ")
         return column + direction + last
-    rank = sql.SQL("ts_rank(search, plainto_tsquery('simple', %(search)s)) DESC, ")
+    rank = sql.SQL(f"ts_rank(words, {_SOUGHT}) DESC, ")
     return rank + last if is_search else last
 
 

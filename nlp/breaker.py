@@ -82,8 +82,9 @@ class Breaker:
             self._on_change(ticket.model, changed)
 
     def _probed(self, ticket: Ticket, health: Health) -> bool | None:
-        state = self._states[ticket.model]
-        if state.probe_at is None or health not in ("well", "alive"):
+        # A model that was closed to nobody any more may have made room for another one meanwhile.
+        state = self._states.get(ticket.model)
+        if state is None or state.probe_at is None or health not in ("well", "alive"):
             return None
         state.probe_at = None
         state.seconds.clear()

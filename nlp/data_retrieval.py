@@ -104,6 +104,9 @@ def check(section: Mapping[str, Any], exceptions: Collection[str]) -> None:
         taken = [name for name in config.get(place, {}) if _is_own_header(name)]
         if taken:
             raise BadLookUp(f"data_retrieval.config.{place}: {taken[0]} is written by the platform; leave it out")
+    for name, value in config.get("headers", {}).items():
+        if _CONTROL.search(value):
+            raise BadLookUp(f"data_retrieval.config.headers.{name}: it has a line break or another control character")
     for name, value in config.get("secret_headers", {}).items():
         if value is not None and ("{{" in value or _CONTROL.search(value)):
             raise BadLookUp(f"data_retrieval.config.secret_headers.{name}: it is sent as it is; use plain text")

@@ -51,13 +51,11 @@ class Egress:
         *,
         resolve: Resolve = resolve,
         tls: ssl.SSLContext | None = None,
-        connect_seconds: float = CONNECT_SECONDS,
     ) -> None:
         """`exceptions`: hosts (`host` or `host:port`) that may be private and spoken to without TLS."""
         self._exceptions = exceptions
         self._resolve = resolve
         self._tls = tls
-        self._connect_seconds = connect_seconds
         self._slots = _Slots(CALLS_PER_BUSINESS)
         self._resolving = Threads(RESOLVING_THREADS)
 
@@ -119,7 +117,7 @@ class Egress:
             httpcore2.URL(scheme=scheme, host=host, port=address.port, target=address.target),
             headers=_headers(address, request.headers, further_headers, content),
             content=content,
-            extensions={"timeout": {"connect": self._connect_seconds}},
+            extensions={"timeout": {"connect": CONNECT_SECONDS}},
         )
         try:
             with bounded.within(budget):

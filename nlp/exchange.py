@@ -159,10 +159,15 @@ def _request(step: PromptStep, turn: Turn, teller: Teller | None = None) -> llm.
         messages=step.prompt(turn),
         schema=step.answer_schema(turn),
         model=model,
-        settings={name: value for name, value in settings.items() if value is not None},
+        settings={name: _sendable(value) for name, value in settings.items() if value is not None},
         deadline=turn.deadline,
         on_text=teller,
     )
+
+
+def _sendable(setting: Any) -> Any:
+    """A whole number as one: JSON Schema takes 100.0 for an integer, servers with typed requests do not."""
+    return int(setting) if isinstance(setting, float) and setting.is_integer() else setting
 
 
 def _ms_since(started: float) -> float:

@@ -110,6 +110,8 @@ class _Check:
                     " '_' and '-', at most 64"
                 )
             self._node(node, f"properties.{name}", 1, ())
+            if types_of(resolved(node, self._definitions)) == ["null"]:
+                raise BadSchema(f"properties.{name}: only null would fit, which means unknown; name a type with values")
         for name in self._definitions:
             if name not in self._used:
                 raise BadSchema(f"$defs.{name}: no field refers to it; remove it")
@@ -173,6 +175,8 @@ class _Check:
 
     def _values(self, node: Mapping[str, Any], place: str) -> None:
         values = allowed_values(node)
+        if values == []:
+            raise BadSchema(f"{place}.enum: it is empty, so nothing would fit; list the values or leave it out")
         self._enum_values += len(values or ())
         if self._enum_values > MAX_ENUM_VALUES:
             raise BadSchema(f"{place}.enum: more than {MAX_ENUM_VALUES} values in all; use fewer")
@@ -221,6 +225,9 @@ def _only(node: Mapping[str, Any], allowed: set[str], place: str, advice: str) -
 
 
 def _check_limits(node: Mapping[str, Any], place: str) -> None:
+    for least, most in (("minLength", "maxLength"), ("minItems", "maxItems"), ("minimum", "maximum")):
+        if {least, most} <= node.keys() and node[least] > node[most]:
+            raise BadSchema(f"{place}.{least}: more than {most}, so nothing would fit; change one of them")
     if "pattern" in node:
         try:
             compile_pattern(node["pattern"])

@@ -54,9 +54,9 @@ class FaultyDatabase:
         self._real = real
 
     @contextmanager
-    def transaction(self, business_id: str | None) -> Iterator[Any]:
+    def transaction(self, business_id: str | None, **kind: bool) -> Iterator[Any]:
         name = _next("transaction")
-        with self._real.transaction(business_id) as conn:
+        with self._real.transaction(business_id, **kind) as conn:
             yield conn
             _fire(f"{name}_before", conn)
         _fire(f"{name}_after")

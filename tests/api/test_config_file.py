@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from flask import Flask
 
-from api import config_file, demo
+from api import bodies, config_file, demo
 from tests.conftest import Client
 
 
@@ -31,6 +31,19 @@ def test_the_command_line_writes_and_reads_files(
     assert not any(line.startswith(("created", "changed", "deleted")) for line in again.output.splitlines())
 
 
+def test_a_set_up_that_no_request_could_bring_comes_from_a_file(
+    flask_app: Flask, alice: Client, tmp_path: Path
+) -> None:
+    for number in range(80):
+        body = {"name": f"P{number}", "description": f"{number:03} " * 4000}
+        assert alice.post("/api/v1/products", body).status == 201
+    file, runner = tmp_path / "set_up.yaml", flask_app.test_cli_runner()
+    assert runner.invoke(args=["export-config", alice.business_id, str(file)]).exit_code == 0
+    assert file.stat().st_size > bodies.MAX_BYTES
+    again = runner.invoke(args=["import-config", alice.business_id, str(file)])
+    assert (again.exit_code, "unchanged products: 80" in again.output) == (0, True), again.output
+
+
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
@@ -39,7 +52,7 @@ def test_the_command_line_writes_and_reads_files(
         ("a: !!python/object/apply:os.system [ls]\n", "tags"),
         ("a: [\n", "line 2"),
         ("[" * 5000, "nested"),
-        ("a: " + "x" * 1024 * 1024, "larger"),
+        ("a: " + "x" * 16 * 1024 * 1024, "larger"),
         ('a: "\\0"', "NUL"),
         ("a: .nan", "version: missing"),
         ("a: 1e999", "Infinity"),

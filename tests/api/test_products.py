@@ -134,6 +134,13 @@ def test_search_finds_words_of_name_description_sku_and_attributes(alice: Client
     assert _names(alice, kind, "q=bergen") == []
 
 
+@pytest.mark.parametrize("query", ["hdmi", "usb", "usb-c", "USB-C/HDMI", "1042", "AB-1042", "AB+1042", "usb+c"])
+def test_search_finds_words_that_signs_join(alice: Client, kind: str, query: str) -> None:
+    made = _made(alice, kind, name="USB-C/HDMI adapter", sku="AB-1042")
+    _made(alice, kind, name="Lamp", sku="AB-1043")
+    assert _names(alice, kind, f"q={query}") == [made["name"]]
+
+
 def test_the_longest_texts_can_be_stored_and_searched(alice: Client) -> None:
     numbers = [float(f"{number / 100}e{power}") for power in (307, 306) for number in range(101, 800)]
     words = "".join(f"{chr(0x4E00 + place)}-" for place in range(8000))

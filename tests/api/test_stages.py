@@ -162,6 +162,11 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"stage_selection": {"prompt": {"template_id": "icmp.stage_selection", "input_variables": ["cart"]}}}, "cart"),
     ({"data_retrieval": {"method": "database_query", "config": {"source": "secrets"}}}, "source"),
     ({"data_retrieval": {"method": "api_call", "config": {"url": "https://x.example/{{ cart }}"}}}, "cart"),
+    (
+        {"data_retrieval": {"method": "api_call", "config": {
+            "url": "https://x.example/", "headers": {"X-Trace": "a\nb"}}}},
+        "X-Trace",
+    ),
     ({"data_retrieval": {"method": "prompt_user", "config": {"a": 1}}}, "config"),
     ({"response_generation_prompt": "{{ nobody }}"}, "nobody"),
     ({"response_generation_prompt": "x", "response_generation": {"fixed_text": "x"}}, "response_generation"),
@@ -251,3 +256,18 @@ def test_a_flat_text_on_a_full_stage_replaces_the_prompt_alone(alice: Client) ->
     changed = alice.patch(f"/api/v1/stages/{stage['stage_id']}", {"response_generation_prompt": "Be brief."}).body
     assert changed["response_generation"]["fallback_text"] == "Call us."
     assert changed["response_generation"]["prompt"]["template_id"].startswith("stage.")
+
+
+def test_a_flat_text_leaves_the_models_settings(alice: Client) -> None:
+    settings = {"temperature": 0, "model": "m1"}
+    prompt = {"template_id": "icmp.response_generation", "model_settings": settings}
+    stage = alice.post("/api/v1/stages", shop.stage("full", response_generation={"prompt": prompt})).body
+    changed = alice.patch(f"/api/v1/stages/{stage['stage_id']}", {"response_generation_prompt": "Be brief."}).body
+    assert changed["response_generation"]["prompt"]["model_settings"] == settings
+
+
+def test_a_flat_stage_may_look_something_up(alice: Client) -> None:
+    look_up = {"method": "database_query", "config": {"source": "products"}}
+    stage = alice.post("/api/v1/stages", FLAT | {"response_generation_prompt": "Hi.", "data_retrieval": look_up}).body
+    assert list(stage["data_extraction"]["output_schema"]["properties"]) == ["key_information"]
+    assert stage["stage_selection"]["prompt"]["template_id"].startswith("stage.")

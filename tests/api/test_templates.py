@@ -122,6 +122,32 @@ def test_an_own_template_hides_no_global_one_of_another_kind(alice: Client) -> N
     assert alice.post("/api/v1/templates", text | {"kind": "stage_selection"}).status == 201
 
 
+def test_an_own_template_stays_though_a_global_one_of_another_kind_takes_its_name(
+    master: Client, alice: Client
+) -> None:
+    alice.post("/api/v1/templates", _new("sup.x"))
+    assert master.post("/api/v1/templates", _new("sup.x", kind="data_extraction", text="Extract.")).status == 201
+    document = alice.get("/api/v1/config").body
+    assert alice.call("PUT", "/api/v1/config", document).body["unchanged"]["templates"] == ["sup.x"]
+    document["templates"][0]["kind"] = "stage_selection"
+    assert alice.call("PUT", "/api/v1/config", document).status == 400
+
+
+def test_a_stages_own_text_stays_as_long_as_another_stage_names_it(alice: Client) -> None:
+    flat = {"stage_name": "a", "stage_type": "x", "stage_description": "A.", "response_generation_prompt": "Say hi."}
+    first = alice.post("/api/v1/stages", flat).body
+    name = first["response_generation"]["prompt"]["template_id"]
+    assert alice.post("/api/v1/stages", _stage_with(name)).status == 201
+    assert alice.delete(f"/api/v1/stages/{first['stage_id']}").status == 204
+    document = alice.get("/api/v1/config").body
+    assert alice.call("PUT", "/api/v1/config", document).body["unchanged"]["stages"] == ["support"]
+    assert alice.get(f"/api/v1/templates/{name}").body["text"] == "Say hi."
+    assert alice.get("/api/v1/config").body == document
+    assert alice.call("PUT", "/api/v1/config", document | {"stages": []}).status == 200
+    assert alice.get(f"/api/v1/templates/{name}").status == 404
+    assert alice.post("/api/v1/templates", _new(name)).status == 400
+
+
 def test_a_template_in_use_is_not_deleted_and_its_stages_are_named(alice: Client) -> None:
     assert alice.post("/api/v1/templates", _new()).status == 201
     shop.furnish(alice, _stage_with("support.reply"), _stage_with("support.reply") | {"stage_name": "returns"})

@@ -226,6 +226,18 @@ def test_a_forked_child_never_uses_its_parents_connection(database: db.Database,
         assert _backend(conn) == ours
 
 
+def test_a_transaction_of_one_moment_sees_nothing_that_comes_later(database: db.Database, sql: Sql) -> None:
+    written = (
+        "INSERT INTO global_templates (template_id, kind, version, text, input_variables) VALUES (%s, %s, 1, '', '[]')"
+    )
+    for of_one_moment, seen in ((True, [(0,)]), (False, [(1,)])):
+        name = f"moment.{uuid.uuid4()}"
+        with database.transaction(None, of_one_moment=of_one_moment) as conn:
+            sql(written, name, "response_generation")
+            assert db.fetch_all(conn, "SELECT count(*) FROM global_templates WHERE template_id = %s", [name]) == seen
+        sql("DELETE FROM global_templates WHERE template_id = %s", name)
+
+
 def test_one_statement_is_a_transaction_of_its_own(database: db.Database, sql: Sql) -> None:
     user_id, business_id = str(uuid.uuid4()), str(uuid.uuid4())
     assert database.once(None, "INSERT INTO users (user_id) VALUES (%s)", [user_id]) == []

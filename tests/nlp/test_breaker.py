@@ -159,6 +159,19 @@ def test_only_so_many_models_are_remembered(guard: Breaker, monkeypatch: pytest.
     assert all(is_open(guard, name) for name in ("open", "model-49", "one-more"))
 
 
+def test_a_probe_may_come_back_when_its_model_is_forgotten(
+    guard: Breaker, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls(guard, "ill", 10)
+    clock.now += breaker.PROBE_SECONDS
+    first, second = guard.enter("m"), guard.enter("m")
+    guard.leave(first, "well")
+    monkeypatch.setattr(breaker, "MAX_MODELS", 1)
+    calls(guard, "ill", 1, "another")
+    guard.leave(second, "well")
+    assert not is_open(guard)
+
+
 def test_many_threads_open_it_once(guard: Breaker, changes: list[tuple[str, bool]]) -> None:
     together = threading.Barrier(8)
 

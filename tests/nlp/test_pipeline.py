@@ -164,13 +164,15 @@ def test_reply_loses_what_cannot_be_seen() -> None:
 def test_settings_of_the_prompt_come_before_the_agents_and_only_for_the_reply() -> None:
     settings = {"temperature": 0.1, "seed": None}
     stage = turns.stage("order_status", agent_id="a1", output_schema=turns.ORDER_FIELDS, model_settings=settings)
-    agents = {"a1": turns.agent("a1", model_settings={"temperature": 0.9, "max_tokens": 50, "model": "gpt-5.4"})}
+    agents = {"a1": turns.agent("a1", model_settings={"temperature": 0.9, "max_tokens": 50.0, "model": "gpt-5.4"})}
     script = good()
     before = turns.turn(stages=(stage, turns.GREETING), stage=stage, agents=agents, agent_id="a1", deadline=99.0)
     turns.run(before, script)
     asked = [(request.model, request.settings, request.deadline) for request in script.requests]
     assert asked[:2] == [("gpt-5.4-mini", {"temperature": 0.1}, 99.0)] * 2
     assert asked[2] == ("gpt-5.4", {"temperature": 0.1, "max_tokens": 50}, 99.0)
+    # Servers with typed requests refuse 50.0.
+    assert isinstance(asked[2][1]["max_tokens"], int)
 
 
 def test_usage_and_timings_are_sums_over_the_steps() -> None:
