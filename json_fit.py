@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
+import idna
 from jsonschema import FormatChecker
 
 Check = Callable[[Any], bool]
@@ -29,6 +30,23 @@ _OF_TEXT = {"minLength", "maxLength", "pattern", "format"}
 _OF_LISTS = {"items", "minItems", "maxItems"}
 _OF_OBJECTS = {"properties", "required", "additionalProperties", "minProperties", "maxProperties"}
 _KNOWN = {"type", "enum", "const"} | _ELSEWHERE | _OF_TEXT | _OF_LISTS | _OF_OBJECTS | set(_COMPARED)
+
+
+# What is neither a space nor has a meaning of its own in an address.
+_WORD = r"[^\s()<>\[\]:;@\\,.\"]+"
+_MAILBOX = re.compile(rf"{_WORD}(?:\.{_WORD})*")
+
+
+def is_email(value: object) -> bool:
+    """Whether a text is name@host in any script; no quotes, no comments, nothing that cannot be seen. True of what is
+    no text, as formats are. Raises UnicodeError for a host that cannot be."""
+    if not isinstance(value, str):
+        return True
+    mailbox, _, host = value.rpartition("@")
+    if len(mailbox.encode()) > 64 or len(host) > 253 or host.endswith((".", "。", "．", "｡")):
+        return False
+    idna.encode(host.lower())
+    return mailbox.isprintable() and _MAILBOX.fullmatch(mailbox) is not None
 
 
 @dataclass(frozen=True)

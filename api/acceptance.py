@@ -68,7 +68,10 @@ def accept(parts: Parts, business_id: str, body: Mapping[str, Any], key: str | N
     alone = Single(parts.database, business_id)
     business_cipher = parts.key_store.cipher(alone, business_id)
     sent = _sent(alone, parts, business_id, body, key)
-    found = _stored(alone, parts, business_cipher, sent, body)
+    try:
+        found = _stored(alone, parts, business_cipher, sent, body)
+    except db.Conflict:  # the session's conversation was opened again at this moment: it is found now
+        found = _stored(alone, parts, business_cipher, sent, body)
     if found.verdict == "paused":
         with parts.database.transaction(business_id) as conn:
             found = _stored(conn, parts, business_cipher, sent, body)

@@ -53,8 +53,11 @@ def with_reply(
     )
 
 
-def without_reply(conversation: Conversation, message: Message, timings_ms: Mapping[str, float]) -> str:
-    """The body of a 202, while people answer: the conversation as it stands."""
+def without_reply(
+    conversation: Conversation, message: Message, timings_ms: Mapping[str, float], turn: Turn | None = None
+) -> str:
+    """The body of a 202, while people answer: the conversation as it stands, and what was paid for a turn that they
+    broke off."""
     return json_text(
         {
             "response": None,
@@ -62,11 +65,11 @@ def without_reply(conversation: Conversation, message: Message, timings_ms: Mapp
             "status": conversation.status,
             "stage": _stage(conversation),
             "agent_id": conversation.agent_id,
-            "model": None,
+            "model": turn.answered_by if turn else None,
             "data": conversation.data,
             "missing_fields": conversation.missing_fields,
             "degraded": False,
-            "usage": {"prompt_tokens": 0, "completion_tokens": 0, "cost_usd": 0.0},
+            "usage": turn.usage if turn else {"prompt_tokens": 0, "completion_tokens": 0, "cost_usd": 0.0},
             "timings_ms": timings_ms,
         }
     )

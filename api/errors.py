@@ -109,7 +109,8 @@ TABLE: dict[type[Exception], Row] = {
     NoStages: Row(404, "NOT_FOUND", "No stages found for this business", "Create one with POST /api/v1/stages"),
     db.Conflict: Row(409, "CONFLICT", "This conflicts with what is stored", "Change what conflicts, or read it again"),
     ConversationCompleted: Row(
-        409, "CONVERSATION_COMPLETED", "The conversation is completed", "Leave conversation_id out to start a new one"
+        409, "CONVERSATION_COMPLETED", "The conversation is completed",
+        "Send it with a new Idempotency-Key and without conversation_id: that starts a new one",
     ),
     ConversationBusy: Row(
         409, "CONVERSATION_BUSY", "The conversation has too many messages waiting", "Send the message again later"

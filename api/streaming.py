@@ -41,18 +41,22 @@ class _Telling:
 
     def __init__(self, events: queue.SimpleQueue[Event]) -> None:
         self._events = events
+        self._turn: Turn | None = None
         self.kinds: set[str] = set()
 
     def news(self, turn: Turn) -> None:
         """The stage once it is chosen, the data once they are read."""
+        self._turn = turn
         if turn.stage is not None and turn.steps:
             stage = {"stage_id": turn.stage.stage_id, "stage_name": turn.stage.stage_name}
             self.once("stage", stage | {"confidence": turn.confidence})
-        if any(step.kind == data_extraction.KIND and step.outcome != "speculative" for step in turn.steps):
-            self.once("data", {"data": turn.data, "missing_fields": turn.missing_fields})
+        if data_extraction.KIND in turn.finished:
+            self._tell_data(turn)
 
     def text(self, piece: str) -> None:
-        """A piece of the reply."""
+        """A piece of the reply, which comes after the data, whatever became of them."""
+        if self._turn is not None:
+            self._tell_data(self._turn)
         self.kinds.add("token")
         self._events.put(("token", {"text": piece}))
 
@@ -61,6 +65,9 @@ class _Telling:
         if kind not in self.kinds:
             self.kinds.add(kind)
             self._events.put((kind, value))
+
+    def _tell_data(self, turn: Turn) -> None:
+        self.once("data", {"data": turn.data, "missing_fields": turn.missing_fields})
 
     def end(self, reply: Reply) -> None:
         """The whole answer, after what was not told of it: all of it when another worker, or an earlier request with

@@ -180,7 +180,8 @@ def _in_order(history: Sequence[Said]) -> list[Utterance]:
 
 
 def _think(parts: Parts, work: Work, told: Told | None) -> None:
-    """All steps of the turn, each kept before the next one begins; raises ModelUnavailable and Fenced."""
+    """The steps of the turn, each kept before the next one begins: all, or those before people took the conversation
+    over. Raises ModelUnavailable and Fenced."""
     look_up = Looker(parts, work.claim.business_id, work.conversation.user_id, work.claim.turn_id)
     tell = None if told is None else told.text
     alone = Single(parts.database, work.claim.business_id)
@@ -190,14 +191,17 @@ def _think(parts: Parts, work: Work, told: Told | None) -> None:
             told.news(turn)
         if turn.response is None and len(turn.steps) > work.kept_steps:
             steps, first = turn.steps[work.kept_steps :], work.kept_steps
-            if not turns.checkpoint(alone, work.claim, work.key, steps, first):
+            verdict = turns.checkpoint(alone, work.claim, work.key, steps, first)
+            if verdict == "fenced":
                 raise Fenced
             metrics.count_steps(steps)
             work.kept_steps = len(turn.steps)
+            if verdict == "not active":
+                return
 
 
 def _save(parts: Parts, work: Work) -> Answer:
-    """Reply, state, ledger and answer in one transaction; raises Fenced and NotFound."""
+    """Reply, state, ledger and answer in one transaction; raises Fenced, ConversationCompleted and NotFound."""
     if work.conversation.status == "active" and work.turn.response is not None:
         answer = _saved_with_reply(parts, work, work.turn.response)
         if answer is not None:
@@ -206,7 +210,11 @@ def _save(parts: Parts, work: Work) -> Answer:
     business_id, timings = work.claim.business_id, answers.timings_ms(work.started, work.turn)
     with parts.database.transaction(business_id) as conn:
         current = conversations.lock(conn, business_id, work.key, work.claim.conversation_id)
-        bodies = {each.message_id: answers.without_reply(current, each, timings) for each in work.asked.messages}
+        if current.status == "completed":
+            raise ConversationCompleted("conversation_id: it was completed while the message was being answered")
+        bodies = {
+            each.message_id: answers.without_reply(current, each, timings, work.turn) for each in work.asked.messages
+        }
         _end(conn, work, {"state": "done", "timings_ms": timings}, status=202, bodies=bodies)
     return Answer(202, bodies)
 

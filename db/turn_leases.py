@@ -8,6 +8,7 @@ from typing import Any
 
 from db import Connection, Database, execute, fetch_one, json_value
 
+GRACE_SECONDS = 5.0  # for a message's own request to begin its turn, once it is next
 MAX_ATTEMPTS = 5
 
 
@@ -151,7 +152,8 @@ def is_free(conn: Connection, business_id: str, turn_id: str) -> bool:
 
 def abandoned(database: Database, most: int) -> list[tuple[str, str]]:
     """(business_id, turn_id) of turns of all businesses that nobody works on any more, oldest first."""
-    return [(row[0], row[1]) for row in database.once(None, "SELECT * FROM find_abandoned_turns(%s)", [most])]
+    rows = database.once(None, "SELECT * FROM find_abandoned_turns(%s, %s)", [most, GRACE_SECONDS])
+    return [(row[0], row[1]) for row in rows]
 
 
 def renew(database: Database, business_id: str, claims: Sequence[Claim], seconds: float) -> None:

@@ -119,16 +119,17 @@ def end(
     return str(row[0])
 
 
-def checkpoint(conn: Connection, mine: Claim, cipher: Cipher, steps: Sequence[Step], first: int) -> bool:
-    """Keep finished steps before the turn goes on; False when somebody else has taken it over. Losing them in a crash
-    of the database costs a repeated step, so the commit does not wait for the disk."""
+def checkpoint(conn: Connection, mine: Claim, cipher: Cipher, steps: Sequence[Step], first: int) -> str:
+    """Keep finished steps before the turn goes on: `kept`, or as the function keep_steps_of_turn tells it. Losing them
+    in a crash of the database costs a repeated step, so the commit does not wait for the disk."""
     row = fetch_one(
         conn,
         "SET LOCAL synchronous_commit = off;"
-        " SELECT keep_turn_steps(%(business_id)s, %(turn_id)s, %(epoch)s, %(first)s, %(steps)s, %(contents)s)",
-        _kept(mine, cipher, steps, first),
+        " SELECT keep_steps_of_turn(%(business_id)s, %(turn_id)s, %(conversation_id)s, %(epoch)s, %(first)s, %(steps)s,"
+        " %(contents)s)",
+        _kept(mine, cipher, steps, first) | {"conversation_id": mine.conversation_id},
     )
-    return bool(row and row[0])
+    return str(row[0]) if row else "fenced"
 
 
 def _kept(mine: Claim, cipher: Cipher, steps: Sequence[Step], first: int) -> dict[str, Any]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import decimal
 import functools
 import json
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -19,6 +21,19 @@ from nlp import schema_rules
 _IN_WORDS = ("pattern", "format", "minimum", "maximum", "minLength", "maxLength")
 _MAX_FAULT = 300
 _FORMAT_CHECKER = FormatChecker(schema_rules.FORMATS)
+# The library's own table mixes dialects: there a time is one of draft 3, and an email whatever has an @.
+_FORMAT_CHECKER.checkers.update(
+    {name: Draft202012Validator.FORMAT_CHECKER.checkers[name] for name in schema_rules.FORMATS}
+)
+_FORMAT_CHECKER.checkers |= dict.fromkeys(("email", "idn-email"), (json_fit.is_email, UnicodeError))
+_LOCAL_TIME = re.compile(r"([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9]")
+
+
+@_FORMAT_CHECKER.checks("time")
+def _is_time(value: object) -> bool:
+    """RFC 3339 wants a zone, which customers do not tell."""
+    is_local = isinstance(value, str) and _LOCAL_TIME.fullmatch(value) is not None
+    return is_local or Draft202012Validator.FORMAT_CHECKER.conforms(value, "time")
 
 
 def check(output_schema: Any) -> None:
@@ -41,23 +56,33 @@ def descriptions(output_schema: Mapping[str, Any]) -> dict[str, str]:
 
 def fault(output_schema: Mapping[str, Any], name: str, value: Any) -> str | None:
     """What is wrong with a field's value; None when it is valid."""
-    return schema_fault(_field_schema(output_schema, name), value)
+    return _told(_field_judge(_canonical(output_schema), name), value)
 
 
 def pruned(output_schema: Mapping[str, Any], name: str, value: Any) -> Any:
-    """The value without the nulls that stand for optional properties of nested objects left out."""
+    """The value without the nulls that stand for optional properties of nested objects left out, and with whole numbers
+    where they are wanted: 5.0 is 5."""
     return _pruned(_field_schema(output_schema, name), output_schema.get("$defs", {}), value)
 
 
 def missing(output_schema: Mapping[str, Any], data: Mapping[str, Any]) -> tuple[str, ...]:
-    """The required fields that data lacks, in the schema's order."""
-    return tuple(name for name in output_schema.get("required", []) if data.get(name) is None)
+    """The required fields that data lacks, or has in a form that only another stage wanted, in the schema's order."""
+    required = output_schema.get("required", [])
+    canonical = _canonical(output_schema) if required else ""
+    return tuple(
+        name
+        for name in required
+        if data.get(name) is None or _told(_field_judge(canonical, name), data[name]) is not None
+    )
 
 
 def schema_fault(schema: Mapping[str, Any], value: Any) -> str | None:
     """What is wrong with a value by a JSON Schema 2020-12 (formats included); None when it is valid."""
+    return _told(_judge(_canonical(schema)), value)
+
+
+def _told(judge: _Judge, value: Any) -> str | None:
     try:
-        judge = _judge(_canonical(schema))
         error = None if judge.fits(value) else best_match(judge.validator.iter_errors(value))
     except Exception as problem:  # numbers beyond what arithmetic takes, text that cannot be encoded
         return f"cannot be checked: {type(problem).__name__}"
@@ -92,6 +117,11 @@ def _judge(canonical: str) -> _Judge:
 
 
 @functools.lru_cache(maxsize=4096)
+def _field_judge(canonical: str, name: str) -> _Judge:
+    return _judge(_canonical(_field_schema(json.loads(canonical), name)))
+
+
+@functools.lru_cache(maxsize=4096)
 def _compiled_pattern(pattern: str) -> Any:
     return schema_rules.compile_pattern(pattern)
 
@@ -101,7 +131,16 @@ def _pattern(validator: Any, pattern: str, value: Any, _schema: Any) -> Iterator
         yield ValidationError(f"{value!r} does not match the pattern {pattern!r}")
 
 
-_KEYWORDS = {"pattern": _pattern, "uniqueItems": schema_rules.unique_items}
+def _multiple_of(validator: Any, step: float, value: Any, _schema: Any) -> Iterator[ValidationError]:
+    """By the decimals that were written: as binary fractions 19.99 is no multiple of 0.01."""
+    if validator.is_type(value, "number"):
+        with decimal.localcontext(decimal.Context(prec=_DIGITS)):
+            if decimal.Decimal(repr(value)) % decimal.Decimal(repr(step)):
+                yield ValidationError(f"{value!r} is not a multiple of {step!r}")
+
+
+_DIGITS = 700  # from the smallest to the largest number that a float holds
+_KEYWORDS = {"pattern": _pattern, "uniqueItems": schema_rules.unique_items, "multipleOf": _multiple_of}
 _Validator: Any = validators.extend(Draft202012Validator, _KEYWORDS)  # type: ignore[no-untyped-call]
 
 
@@ -162,6 +201,8 @@ def _nullable(node: dict[str, Any]) -> dict[str, Any]:
 
 def _pruned(node: Mapping[str, Any], definitions: Mapping[str, Any], value: Any) -> Any:
     node = schema_rules.resolved(node, definitions)
+    if isinstance(value, float) and value.is_integer() and "integer" in schema_rules.types_of(node):
+        return int(value)
     if isinstance(value, list) and "items" in node:
         return [_pruned(node["items"], definitions, item) for item in value]
     if not isinstance(value, dict) or "properties" not in node:

@@ -43,11 +43,12 @@ def run(
     teller = None if tell is None else Teller(tell)
     try:
         turn = yield from _understood(turn, ask, ahead, look_up, keep_stage)
+        turn = _settled(turn, ahead, is_over=False)
         if teller is not None or response_generation.fixed_text(turn) is None:
             yield turn
         turn = _answered(turn, ask, teller)
     except _StepFailed as failed:
-        turn = _settled(failed.turn, ahead)
+        turn = _settled(_with_gaps(failed), ahead)
         yield turn
         text = response_generation.fallback_text(turn)
         if text is None:
@@ -68,10 +69,12 @@ def _understood(
         selected = _selected(turn, ask)
         turn = stage_selection.enter(selected, turn.stage) if keep_stage and turn.stage else selected
         if _has_fields(turn) and not (ahead is not None and ahead.fits(turn)):
+            turn = _settled(turn, ahead, is_over=False)
             yield turn
     if data_extraction.KIND not in turn.finished:
         turn = _extracted(turn, ask, ahead)
     if look_up is not None and data_retrieval.KIND not in turn.finished and data_retrieval.is_due(turn):
+        turn = _settled(turn, ahead, is_over=False)
         yield turn
         turn = _finished(data_retrieval.run(turn, look_up), data_retrieval.KIND)
     return turn
@@ -211,24 +214,34 @@ def _made_do(turn: Turn, held: Exchange) -> Turn:
     return _with_step(answered, held.row("fallback" if fallback else "safe_default", None))
 
 
+def _with_gaps(failed: _StepFailed) -> Turn:
+    """The turn with what is missing, also when that was not asked for."""
+    turn = failed.turn
+    if failed.step.kind == response_generation.KIND:
+        return turn
+    return turn.changed(missing_fields=fields.missing({} if turn.stage is None else turn.output_schema, turn.data))
+
+
 def _fallen_back(turn: Turn, failed: Step, text: str) -> Turn:
     """The stage's own text in place of an answer. Nothing else follows from a turn that was not understood."""
     answered = response_generation.apply(turn, text).changed(degraded=True)
-    if failed.kind == response_generation.KIND:
-        return answered
-    known = {} if turn.stage is None else turn.output_schema
-    return answered.changed(status="active", missing_fields=fields.missing(known, turn.data))
+    return answered if failed.kind == response_generation.KIND else answered.changed(status="active")
 
 
-def _settled(turn: Turn, ahead: _Ahead | None) -> Turn:
-    """The turn with the step that was done ahead in vain, if there is one; whoever is still at it is not waited for."""
+def _settled(turn: Turn, ahead: _Ahead | None, *, is_over: bool = True) -> Turn:
+    """The turn with the step that was done ahead in vain, if there is one; whoever is still at it is not waited for,
+    and given up when the turn is over."""
     if ahead is None:
         return turn
     made = turn.steps[len(ahead.turn.steps) :]
+    if any(step.outcome == "speculative" for step in made):
+        return turn
     if any(step.kind == data_extraction.KIND for step in made) and ahead.fits(turn):
         return turn
     if ahead.future.done():
         return _with_step(turn, ahead.future.result().row("speculative", None))
+    if not is_over:
+        return turn
     abandoned = exchange.unanswered(data_extraction, ahead.turn, ModelUnavailable("abandoned"))
     return _with_step(turn, abandoned.row("speculative", None))
 

@@ -6,6 +6,7 @@ import json
 import threading
 import uuid
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -127,6 +128,31 @@ def thinking(settings: Settings, serve: Callable[[Flask], int], **changes: Any) 
         app = application.create_app(replace(settings, **(chosen | limits | changes)))
         app.config["CHECK_REPLIES"] = True
         yield Thinker(app, server, Client(serve(app), MASTER_KEY))
+
+
+@dataclass(frozen=True)
+class Slow:
+    """A message that is being answered, and the conversation it is in."""
+
+    conversation_id: str
+    answer: Future[Answer]
+
+
+@contextmanager
+def while_thinking(
+    thinker: Thinker, client: Client, message: str, good: dict[str, Behaviour], kind: str
+) -> Iterator[Slow]:
+    """A turn that waits for the model in this step until the block ends, and then goes well."""
+    gate, user_id = Gate(), str(uuid.uuid4())
+    thinker.script(**good | {kind: gate.before(good[kind])})
+    with ThreadPoolExecutor(1) as thread:
+        try:
+            answer = thread.submit(write, client, message, user_id)
+            assert gate.reached.wait(10)
+            [conversation] = client.get(f"/conversations/{user_id}").body
+            yield Slow(conversation["conversation_id"], answer)
+        finally:
+            gate.opened.set()
 
 
 def _kind(body: dict[str, Any]) -> str:

@@ -28,12 +28,12 @@ LEASE_SECONDS = 0.5
 
 
 @pytest.fixture
-def lost(settings: Settings) -> Callable[[Client], Accepted]:
-    """Accepts a message of a new customer in the manner of a worker that is killed right after it."""
+def lost(settings: Settings) -> Callable[..., Accepted]:
+    """Accepts a message, of a new customer unless told, in the manner of a worker that is killed right after it."""
     parts: Parts = application.create_app(replace(settings, turn_lease_s=LEASE_SECONDS)).extensions["icmp"]
 
-    def accept(client: Client) -> Accepted:
-        body = {"user_id": str(uuid.uuid4()), "message": "Hello"}
+    def accept(client: Client, user_id: str | None = None) -> Accepted:
+        body = {"user_id": user_id or str(uuid.uuid4()), "message": "Hello"}
         return acceptance.accept(parts, client.business_id, body, None)
 
     return accept
@@ -76,6 +76,23 @@ def test_turns_of_lost_workers_are_taken_over_beside_those_of_a_business_that_is
             gunicorn_server.until(
                 lambda: sql("SELECT state FROM turns WHERE turn_id = %s", turn.turn_id) == [("done",)]
             )
+
+
+def test_a_message_that_waited_its_turn_is_left_to_its_own_request_at_first(
+    database_url: str, sql: Sql, shops: tuple[Client, Client], lost: Callable[..., Accepted]
+) -> None:
+    _, staying = shops
+    user_id, of_turn = str(uuid.uuid4()), " WHERE turn_id = %s"
+    first, second = lost(staying, user_id), lost(staying, user_id)
+    assert (first.claim is None, second.claim is None) == (False, True)
+    sql("UPDATE turns SET created_at = created_at - interval '1 minute'" + of_turn, second.turn_id)
+    sql("UPDATE turns SET state = 'done', lease_until = NULL, finished_at = clock_timestamp()" + of_turn, first.turn_id)
+    database = db.Database(database_url)
+    waiting = (staying.business_id, second.turn_id)
+    assert waiting not in turn_leases.abandoned(database, 100)
+    sql("UPDATE turns SET finished_at = finished_at - interval '6 seconds'" + of_turn, first.turn_id)
+    assert waiting in turn_leases.abandoned(database, 100)
+    database.close()
 
 
 def test_leases_are_renewed_beside_those_of_a_business_that_is_being_deleted(

@@ -156,6 +156,21 @@ def test_a_failure_is_the_last_event(thinker: Thinker, client: Client) -> None:
     assert events[-1][1]["request_id"]
 
 
+def test_a_fallback_text_comes_after_what_is_missing(thinker: Thinker) -> None:
+    lacking = shop.ORDER_STATUS | {"response_generation": {"fallback_text": "Need: {{ missing_fields }}"}}
+    for kind in ("stage_selection", "data_extraction"):
+        client = thinker.shop(lacking, shop.SMALL_TALK)
+        thinker.script(**GOOD)
+        body = _body()
+        assert client.post("/api/v1/messages", body | {"message": "Hi"}).status == 200
+        thinker.script(**GOOD | {"data_extraction": finds(order_number=None), kind: fails(401)})
+        events = _all(_begin(client, body | {"stream": True}))
+        assert [event for event, _ in events] == ["stage", "data", "token", "done"]
+        told, done = events[1][1], events[-1][1]
+        assert told["missing_fields"] == done["missing_fields"]
+        assert done["response"] == events[2][1]["text"] == f"Need: {json.dumps(done['missing_fields'])}"
+
+
 def test_every_event_is_as_the_document_promises(thinker: Thinker, client: Client) -> None:
     document = client.get("/openapi.json").body
     content = document["paths"]["/api/v1/messages"]["post"]["responses"]["200"]["content"]

@@ -5,9 +5,7 @@ from __future__ import annotations
 import threading
 import uuid
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import AbstractContextManager
 from typing import Any
 
 import pytest
@@ -16,8 +14,8 @@ from flask import Flask
 from api.settings import Settings
 from nlp.llm import Request
 from tests.api import shop
-from tests.api.shop import Gate, Thinker, finds, picks, says
-from tests.conftest import Answer, Client
+from tests.api.shop import Gate, Slow, Thinker, finds, picks, says
+from tests.conftest import Client
 from tests.nlp.model_server import Behaviour, Handler, fails, hangs
 
 ORDER = "Where is my order or parcel 4411?"
@@ -42,27 +40,10 @@ def client(thinker: Thinker) -> Client:
     return thinker.shop(shop.ORDER_STATUS, shop.SMALL_TALK)
 
 
-@dataclass(frozen=True)
-class Slow:
-    """A message that is being answered, and the conversation it is in."""
-
-    conversation_id: str
-    answer: Future[Answer]
-
-
-@contextmanager
-def _while_thinking(thinker: Thinker, client: Client, kind: str = "response_generation") -> Iterator[Slow]:
-    """A turn that waits for the model in this step until the block ends."""
-    gate, user_id = Gate(), str(uuid.uuid4())
-    thinker.script(**GOOD | {kind: gate.before(GOOD[kind])})
-    with ThreadPoolExecutor(1) as thread:
-        try:
-            answer = thread.submit(shop.write, client, ORDER, user_id)
-            assert gate.reached.wait(10)
-            [conversation] = client.get(f"/conversations/{user_id}").body
-            yield Slow(conversation["conversation_id"], answer)
-        finally:
-            gate.opened.set()
+def _while_thinking(
+    thinker: Thinker, client: Client, kind: str = "response_generation"
+) -> AbstractContextManager[Slow]:
+    return shop.while_thinking(thinker, client, ORDER, GOOD, kind)
 
 
 def _ledger(client: Client, conversation_id: str) -> dict[str, Any]:
@@ -219,17 +200,34 @@ def test_no_connection_is_held_while_the_model_thinks(
     assert slow.answer.result().status == 200
 
 
-@pytest.mark.parametrize("status", ["paused", "completed"])
-def test_staff_who_take_over_meanwhile_suppress_the_reply(thinker: Thinker, client: Client, status: str) -> None:
-    with _while_thinking(thinker, client) as slow:
+@pytest.mark.parametrize(("kind", "steps"), [("stage_selection", 2), ("response_generation", 3)])
+def test_staff_who_take_over_meanwhile_suppress_the_reply(
+    thinker: Thinker, client: Client, kind: str, steps: int
+) -> None:
+    with _while_thinking(thinker, client, kind) as slow:
         path = f"/api/v1/conversations/{slow.conversation_id}"
-        assert client.patch(path, {"status": status}).status == 200
+        assert client.patch(path, {"status": "paused"}).status == 200
     answered = slow.answer.result()
-    assert (answered.status, answered.body["response"], answered.body["status"]) == (202, None, status)
+    assert (answered.status, answered.body["response"], answered.body["status"]) == (202, None, "paused")
+    # What was paid for is told, and nothing more is asked.
+    assert (answered.body["usage"]["prompt_tokens"], answered.body["model"]) == (12 * steps, "m-1")
+    assert len(thinker.asked("response_generation")) == steps - 2
     assert _spoken(client, slow.conversation_id) == [("user", ORDER)]
     turn = _ledger(client, slow.conversation_id)
-    assert (turn["state"], len(turn["steps"])) == ("done", 3)
-    assert client.get(path).body["status"] == status
+    assert (turn["state"], len(turn["steps"])) == ("done", steps)
+    assert client.get(path).body["status"] == "paused"
+
+
+@pytest.mark.parametrize("kind", ["stage_selection", "response_generation"])
+def test_a_conversation_that_is_completed_meanwhile_takes_no_reply(thinker: Thinker, client: Client, kind: str) -> None:
+    with _while_thinking(thinker, client, kind) as slow:
+        path = f"/api/v1/conversations/{slow.conversation_id}"
+        assert client.patch(path, {"status": "completed"}).status == 200
+    answered = slow.answer.result()
+    assert (answered.status, answered.error_code) == (409, "CONVERSATION_COMPLETED")
+    assert _spoken(client, slow.conversation_id) == [("user", ORDER)]
+    turn = _ledger(client, slow.conversation_id)
+    assert (turn["state"], turn["error_code"]) == ("failed", "CONVERSATION_COMPLETED")
 
 
 def test_a_stage_deleted_meanwhile_leaves_the_conversation_without_one(thinker: Thinker, client: Client) -> None:

@@ -166,7 +166,31 @@ def test_long_list_of_mixed_items_takes_no_time() -> None:
 
 def test_missing_are_the_required_fields_without_a_value() -> None:
     assert fields.missing(SCHEMA, {"colour": "red", "count": None}) == ("number", "count")
-    assert fields.missing(SCHEMA, {"number": "4411", "count": 0}) == ()
+    assert fields.missing(SCHEMA, {"number": "4411", "count": 1}) == ()
+
+
+def test_missing_is_what_another_stage_took_in_another_form() -> None:
+    assert fields.missing(SCHEMA, {"number": "4411", "count": "some"}) == ("count",)
+
+
+def test_whole_numbers_are_taken_as_such() -> None:
+    pruned = fields.pruned(one({"type": ["integer", "null"]}), "field", 5.0)
+    assert (pruned, type(pruned)) == (5, int)
+    assert fields.pruned(one({"type": "number"}), "field", 5.5) == 5.5
+
+
+@pytest.mark.parametrize(
+    ("node", "right", "wrong"),
+    [
+        ({"type": "string", "format": "time"}, ["10:00:00Z", "10:00:00+02:00", "10:00:00"], ["10", "25:00:00", "ten"]),
+        ({"type": "string", "format": "email"}, ["a@b.example"], ["reach me @ home", "@", "a@", "a b@c.example"]),
+        ({"type": "number", "multipleOf": 0.01}, [19.99, 0.29, 4.35, 10, 1e300], [19.995]),
+        ({"type": "number", "multipleOf": 0.1}, [0.3], [0.35]),
+    ],
+)
+def test_forms_and_steps_are_those_that_people_mean(node: Any, right: list[Any], wrong: list[Any]) -> None:
+    assert [value for value in right if fields.fault(one(node), "field", value) is not None] == []
+    assert [value for value in wrong if fields.fault(one(node), "field", value) is None] == []
 
 
 DEEP: dict[str, Any] = {"type": "string"}
