@@ -42,6 +42,7 @@ from db.rate_buckets import PostgresBuckets
 from nlp import egress, llm, side_by_side
 
 log = logging.getLogger(__name__)
+NO_USE_TRYING_AGAIN = 3  # to gunicorn: a worker that ends otherwise is started again, for ever
 
 
 class _App(Flask):
@@ -59,7 +60,8 @@ def create_app(settings: Settings | None = None) -> Flask:
     except BadSetting as problem:
         if commands.are_wanted():
             return commands.unable(str(problem))
-        raise SystemExit(f"ICMP cannot start: {problem}") from None
+        sys.stderr.write(f"ICMP cannot start: {problem}\n")
+        raise SystemExit(NO_USE_TRYING_AGAIN) from None
     logs.configure(chosen.log_level, _shipper(chosen), _secrets(chosen))
     metrics.describe(openapi.VERSION, chosen.openai_model)
     app = _App(__name__, static_folder=None)

@@ -38,7 +38,7 @@ def onboard(body: dict[str, Any]) -> dict[str, Any]:
         users.meet(conn, business_id, owner_id, "owner")
         parts().key_store.create(conn, business_id)
         if body.get("owner"):
-            _give_login(conn, business_id, owner_id, body["owner"], password_hash)
+            _give_owner_login(conn, business_id, owner_id, body["owner"], password_hash)
         secret, _ = keys.issue(conn, business_id, str(uuid.uuid4()), name="first key", expires_at=None)
         trail.record(conn, business_id, "businesses.create", target_id=business_id, fields=trail.names(body))
         return _shown(businesses.get(conn, business_id)) | {"api_key": secret}
@@ -93,12 +93,20 @@ def _shown(business: businesses.Business) -> dict[str, Any]:
     return values | {"business_information": {name: values[name] for name in _INFORMATION}}
 
 
-def _give_login(
+def _give_owner_login(
     conn: db.Connection, business_id: str, owner_id: str, owner: dict[str, Any], password_hash: str
 ) -> None:
     if users.has_login(conn, owner_id):
         raise db.Conflict("owner_id has a login already: leave `owner` out")
     platform = parts().key_store.platform(conn)
-    users.set_login(conn, platform.cipher, platform.pepper, owner_id, email=owner["email"], password_hash=password_hash)
+    users.set_login(
+        conn,
+        business_id,
+        platform.cipher,
+        platform.pepper,
+        owner_id,
+        email=owner["email"],
+        password_hash=password_hash,
+    )
     contact = {name: owner[name] for name in ("name", "email") if name in owner}
     users.set_contact(conn, business_id, cipher(conn, business_id), owner_id, contact)

@@ -27,6 +27,7 @@ from api import (
 from api.errors import InvalidRequest
 from api.parts import parts
 from db import migrate, rotation
+from db.cipher import Undecryptable
 
 
 def register(app: Flask) -> None:
@@ -75,7 +76,8 @@ def migrate_database() -> None:
     try:
         done = migrate.apply(parts().settings.migration_database_url)
     except db.DatabaseUnavailable as problem:
-        raise click.ClickException(f"MIGRATION_DATABASE_URL or DATABASE_URL: {problem.__cause__}") from None
+        told = _first_line(problem.__cause__ or problem)
+        raise click.ClickException(f"MIGRATION_DATABASE_URL or DATABASE_URL: {told}") from None
     for migration in done:
         click.echo(f"applied {migration.version:04d} {migration.name}")
     click.echo("the database is up to date")
@@ -88,10 +90,8 @@ def migrate_database() -> None:
 def create_business(business_name: str, owner_id: str | None) -> None:
     """Onboard a business and print its id and first key."""
     body = {"business_name": business_name, "owner_id": owner_id or str(uuid.uuid4())}
-    try:
+    with _told():
         created = businesses.onboard(contract.checked_body("business_create", body))
-    except (db.Conflict, InvalidRequest) as problem:
-        raise click.ClickException(str(problem)) from None
     click.echo(f"business_id {created['business_id']}\napi_key     {created['api_key']}")
 
 
@@ -159,22 +159,29 @@ def import_config(business_id: uuid.UUID, file: BinaryIO, dry_run: bool) -> None
 def rotate_keys(new_data_keys: bool) -> None:
     """Put every stored key under the active wrapping key; safe while the app serves, and from many places at once."""
     run = rotation.Rotation(parts().database, parts().key_store.keyring)
-    try:
+    with _told(lambda: f"; done so far: {dict(run.counts)}; run it again" if run.counts else ""):
+        with parts().database.transaction(None) as conn:
+            # Under a key that is not the data's, new data keys would be lost with all that they seal.
+            parts().key_store.platform(conn, max_age_s=0)
         run.rewrap_all()
         if new_data_keys:
             run.renew_all()
         with parts().database.transaction(None) as conn:
             trail.record(conn, None, "data_keys.rotate", fields=sorted(run.counts))
-    except (db.DatabaseUnavailable, db.KeysUnavailable) as problem:
-        raise click.ClickException(f"{problem}; done so far: {dict(run.counts)}; run it again") from None
     click.echo(f"platform secrets wrapped anew: {run.counts['secrets']}")
     click.echo(f"data keys wrapped anew: {run.counts['data_keys']}")
     if new_data_keys:
         click.echo(f"data keys made: {run.counts['new_data_keys']}, in use in {rotation.SPREAD_SECONDS:.0f} seconds")
     if run.faults:
-        raise click.ClickException("; ".join(f"{count} cannot be opened: {why}" for why, count in run.faults.items()))
+        raise click.ClickException("; ".join(_unopened(why, whose) for why, whose in run.faults.items()))
 
 
+def _unopened(why: str, whose: list[str]) -> str:
+    names = ", ".join([*whose[:_NAMED], *(["…"] if len(whose) > _NAMED else [])])
+    return f"{len(whose)} cannot be opened ({names}): {why}"
+
+
+_NAMED = 20
 _DAYS = click.IntRange(1, 36_500)
 
 
@@ -204,17 +211,26 @@ def purge_old(messages_older_than: int | None, events_older_than: int | None, en
 
 
 @contextmanager
-def _told() -> Iterator[None]:
-    """What stands in the way, in one line."""
+def _told(so_far: Callable[[], str] = str) -> Iterator[None]:
+    """What stands in the way, in one line, with what was done `so_far` where that matters."""
     try:
         yield
     except db.NotFound:
         raise click.ClickException("there is no such business") from None
+    except Undecryptable as problem:
+        raise click.ClickException(f"ENCRYPTION_KEY does not fit the data ({problem}){so_far()}") from None
+    except db.KeysUnavailable as problem:
+        raise click.ClickException(f"KMS_KEY_ID: {problem}{so_far()}") from None
     except db.DatabaseUnavailable as problem:
-        raise click.ClickException(f"the database cannot be used: {problem}") from None
+        told = _first_line(problem.__cause__ or problem)
+        raise click.ClickException(f"DATABASE_URL or DB_HOST: {told}{so_far()}") from None
     except (db.Conflict, InvalidRequest) as problem:
         remediation = getattr(problem, "remediation", "")
         raise click.ClickException(f"{problem}. {remediation}".removesuffix(". ")) from None
+
+
+def _first_line(problem: BaseException) -> str:
+    return str(problem).strip().partition("\n")[0] or type(problem).__name__
 
 
 def _lines(found: dict[str, Any]) -> Iterator[str]:

@@ -27,7 +27,7 @@ _WHAT_TO_DO = """
 | 403 | Do not repeat. The key is right, and does not allow this. |
 | 409 | Read `error_code`: what is in progress or busy may be asked again after a second, a conflict must be solved. |
 | 429 | Wait for the seconds in `Retry-After`. |
-| 500 | Repeat once, with the same `Idempotency-Key` unless its row says another; then tell the platform the `request_id`. |
+| 500 | Repeat once, with the same `Idempotency-Key` unless the row says else; tell the platform the `request_id`. |
 | 503, 504 | Wait for the seconds in `Retry-After` and repeat, with the same `Idempotency-Key`. |
 
 In a stream an `error` event comes after the headers: its `remediation` names the seconds, for 409 it is one. A request

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import uuid
-from typing import Any
+from collections.abc import Callable
+from typing import Any, cast
 
 from flask import Blueprint, Response, current_app, g, request
+from werkzeug.exceptions import HTTPException
 
 import auth
 import db
 from api import contract, passwords, save_config, trail
+from api.bodies import StrictRequest
 from api.errors import InvalidRequest, LoginRefused
 from api.parts import cipher, parts, tenant
 from db import user_sessions, users
@@ -18,12 +23,25 @@ from db.cipher import keyed_hash
 routes = Blueprint("login", __name__)
 
 
+def _from_own_site(view: Callable[..., Any]) -> Callable[..., Any]:
+    """Others are refused before they cost a token; a body that cannot be read is the contract's to refuse."""
+
+    @functools.wraps(view)
+    def guarded(**arguments: Any) -> Any:
+        with contextlib.suppress(HTTPException, InvalidRequest):
+            cast(StrictRequest, request).skim()
+            auth.refuse_foreign_origin()
+        return view(**arguments)
+
+    return guarded
+
+
 @routes.post("/auth/login")
 @auth.public
+@_from_own_site
 @contract.contract(takes="login", gives="login_session", other_statuses=(401, 403, 503), limit="login")
 def post_login(body: dict[str, Any]) -> Response:
     """Exchange address and password for a session of one business: a token, and the same as a cookie."""
-    auth.refuse_foreign_origin()
     with parts().database.transaction(None) as conn:
         login = users.find_login(conn, parts().key_store.platform(conn).pepper, body["email"])
     if not passwords.fits(body["password"], login.password_hash if login else None) or login is None:
@@ -51,7 +69,7 @@ def post_login(body: dict[str, Any]) -> Response:
 
 @routes.post("/auth/logout")
 @auth.public
-@contract.contract(status=204)
+@contract.contract(status=204, other_statuses=(403,))
 def post_logout() -> Response:
     """End the session that the request carries, and remove the cookie."""
     gate: auth.Gate = current_app.extensions["auth"]

@@ -32,8 +32,9 @@ def _admitted(view: View) -> View:
 
 def _has_metrics_key() -> bool:
     key = parts().settings.metrics_key
-    sent = request.headers.get("Authorization", "")
-    return key is not None and hmac.compare_digest(sent.encode(), f"Bearer {key}".encode())
+    scheme, _, sent = request.headers.get("Authorization", "").partition(" ")
+    is_bearer = scheme.lower() == "bearer"
+    return key is not None and is_bearer and hmac.compare_digest(sent.strip().encode(), key.encode())
 
 
 @routes.get("/metrics")

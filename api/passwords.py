@@ -14,6 +14,7 @@ from argon2.exceptions import VerificationError
 from api.errors import TooManyPasswords
 
 AT_ONCE = 4
+PATIENCE_SECONDS = 2.0  # of a burst, for which a password takes some 0.15 s of a processor
 _HASHER = PasswordHasher()
 _slots = threading.BoundedSemaphore(AT_ONCE)
 
@@ -35,8 +36,8 @@ def fits(password: str, password_hash: str | None) -> bool:
 
 @contextmanager
 def _slot() -> Iterator[None]:
-    """Whoever finds no slot free is sent away at once: waiting would hold a thread that others need."""
-    if not _slots.acquire(blocking=False):
+    """Whoever finds no slot free waits a little, and is sent away then: waiting holds a thread that others need."""
+    if not _slots.acquire(timeout=PATIENCE_SECONDS):
         raise TooManyPasswords
     try:
         yield

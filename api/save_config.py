@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from typing import Any
+from urllib.parse import urlsplit
 
 from flask import Blueprint, Response, current_app, g, request
 
@@ -45,7 +46,7 @@ def post_save_config(body: dict[str, Any]) -> Response:
 
 @routes.post("/clear-config")
 @auth.public
-@contract.contract(status=204)
+@contract.contract(status=204, other_statuses=(403,))
 def post_clear_config() -> Response:
     """End the cookie's session and remove the cookie."""
     gate: auth.Gate = current_app.extensions["auth"]
@@ -63,9 +64,15 @@ def post_clear_config() -> Response:
     return response
 
 
+def _site(address: str) -> tuple[str, str | None]:
+    """Ports make no site of their own."""
+    split = urlsplit(address)
+    return split.scheme, split.hostname
+
+
 def cookie_attributes() -> dict[str, Any]:
     """SameSite=Strict, unless frontends live on other sites: then None, which browsers take only with Secure."""
-    crosses_sites = any(origin != request.host_url.rstrip("/") for origin in parts().settings.allowed_origins)
+    crosses_sites = any(_site(origin) != _site(request.host_url) for origin in parts().settings.allowed_origins)
     return {
         "httponly": True,
         "path": "/",

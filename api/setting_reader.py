@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from urllib.parse import SplitResult, urlsplit
 
@@ -80,4 +81,7 @@ def web_address(url: str) -> SplitResult | None:
         has_port = parts.port is not None or not parts.netloc.endswith(":")
     except ValueError:
         return None
-    return parts if parts.scheme in PORTS and parts.hostname and has_port else None
+    return parts if parts.scheme in PORTS and _HOST.fullmatch(parts.hostname or "") and has_port else None
+
+
+_HOST = re.compile(r"[A-Za-z0-9._-]+|[0-9A-Fa-f:.]+(?:%[A-Za-z0-9._-]+)?")  # the second is an IPv6 address

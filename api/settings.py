@@ -81,7 +81,7 @@ def from_environment(env: Mapping[str, str]) -> Settings:
     """Read every setting from `env`; raises BadSetting with one line naming the variable at fault."""
     reader = Reader(env)
     database_url = _database_url(reader)
-    openai_api_key, openai_base_url = reader.text("OPENAI_API_KEY"), reader.url("OPENAI_BASE_URL")
+    openai_api_key, openai_base_url = reader.header("OPENAI_API_KEY"), reader.url("OPENAI_BASE_URL")
     offline = openai_api_key is None and openai_base_url is None
     return Settings(
         icmp_api_key=_master_key(reader),

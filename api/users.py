@@ -97,7 +97,7 @@ def patch_user(business_id: str, user_id: str, body: dict[str, Any]) -> users.Us
 @auth.require_business_api_key
 @contract.contract(status=204)
 def delete_user(business_id: str, user_id: str) -> None:
-    """Forget a person with their conversations; orders stay, without the name. The login is not the business's."""
+    """Forget a person with their conversations; orders stay, without the name. A login of nobody else's goes too."""
     with tenant(business_id) as conn:
         key = cipher(conn, business_id)
         _check_rank(users.get(conn, business_id, key, user_id, for_update=True).role)
@@ -121,7 +121,10 @@ def _check_joining(conn: db.Connection, business_id: str, user_id: str, role: st
     if role == "customer" or auth.caller().is_master:
         return
     users.lock(conn, user_id)
-    if users.has_login(conn, user_id) and set(users.roles(conn, user_id)) != {business_id}:
+    if not users.has_login(conn, user_id):
+        return
+    maker = users.login_maker(conn, user_id)
+    if (maker or business_id) != business_id or (maker is None and set(users.roles(conn, user_id)) != {business_id}):
         raise db.Conflict("role: only the master may give this person rights here")
 
 
@@ -171,4 +174,6 @@ def _give_login(conn: db.Connection, business_id: str, user_id: str, email: str,
     if users.has_login(conn, user_id) or (is_elsewhere and not auth.caller().is_master):
         raise db.Conflict("password: this person has a login, or only the master may give one: leave it out")
     platform = parts().key_store.platform(conn)
-    users.set_login(conn, platform.cipher, platform.pepper, user_id, email=email, password_hash=password_hash)
+    users.set_login(
+        conn, business_id, platform.cipher, platform.pepper, user_id, email=email, password_hash=password_hash
+    )

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from db import Connection, NotFound, allow_seconds, execute, fetch_all, fetch_one, json_value
+from db import Connection, NotFound, allow_seconds, execute, fetch_all, fetch_one, json_value, users
 from db.paging import Page
 
 COLUMNS = (
@@ -101,7 +101,8 @@ def update(conn: Connection, business_id: str, fields: Mapping[str, Any]) -> Non
 
 
 def lock_out(conn: Connection, business_id: str) -> None:
-    """End every key, cookie and login of the business."""
+    """End every key, cookie and session of the business, and the logins of those who work nowhere else."""
+    users.end_logins(conn, business_id)
     execute(conn, "DELETE FROM user_sessions WHERE business_id = %s", [business_id])
     execute(conn, "DELETE FROM api_keys WHERE business_id = %s", [business_id])
 

@@ -23,13 +23,13 @@ SPREAD_SECONDS = CACHE_SECONDS + 60
 @dataclass
 class Rotation:
     """One run. Each key is a short transaction of its own, so that it may be broken off, run again, and run in several
-    places at once; wrapping keys are asked between transactions. `counts` tells what happened so far, `faults` what
-    cannot be opened. Raises KeysUnavailable and DatabaseUnavailable."""
+    places at once; wrapping keys are asked between transactions. `counts` tells what happened so far, `faults` why
+    whose keys cannot be opened. Raises KeysUnavailable and DatabaseUnavailable."""
 
     database: Database
     keyring: Keyring
     counts: Counter[str] = field(default_factory=Counter)
-    faults: Counter[str] = field(default_factory=Counter)
+    faults: dict[str, list[str]] = field(default_factory=dict)
 
     def rewrap_all(self) -> None:
         """Put every wrapped key that is not under the active wrapping key under it."""
@@ -83,7 +83,7 @@ class Rotation:
         try:
             key = self.keyring.unwrap(old, row[1], purpose)
         except Undecryptable as fault:
-            self.faults[str(fault)] += 1
+            self.faults.setdefault(str(fault), []).append(purpose)
             return
         # Somebody else may have been faster; a key that was deleted meanwhile must not come back.
         self.counts[kind] += store(self.keyring.wrap(key, purpose), old)

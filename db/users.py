@@ -96,9 +96,25 @@ def set_role(conn: Connection, business_id: str, user_id: str, role: str) -> Non
 
 
 def delete(conn: Connection, business_id: str, user_id: str) -> None:
-    """Forget a member: their conversations and sessions go with them, their orders lose their name. Raises NotFound."""
+    """Forget a member: their conversations and sessions go with them, their orders lose their name, and their login
+    goes when this was their last business. Raises NotFound."""
+    lock(conn, user_id)
+    end_logins(conn, business_id, user_id)
     if not execute(conn, "DELETE FROM memberships WHERE business_id = %s AND user_id = %s", [business_id, user_id]):
         raise NotFound
+
+
+def end_logins(conn: Connection, business_id: str, user_id: str | None = None) -> None:
+    """Before a business forgets this member, or all it has: a login that would open nothing any more goes, and its
+    address is free again."""
+    execute(
+        conn,
+        "UPDATE users SET login_email_hash = NULL, login_email = NULL, password_hash = NULL, login_made_by = NULL"
+        " WHERE user_id IN (SELECT m.user_id FROM memberships m WHERE m.business_id = %(business_id)s"
+        "  AND (%(user_id)s::uuid IS NULL OR m.user_id = %(user_id)s))"
+        " AND password_hash IS NOT NULL AND (SELECT count(*) FROM list_memberships(user_id)) = 1",
+        {"business_id": business_id, "user_id": user_id},
+    )
 
 
 def set_contact(conn: Connection, business_id: str, business_cipher: Cipher, user_id: str, contact: Any) -> None:
@@ -138,12 +154,26 @@ def lock(conn: Connection, user_id: str) -> None:
     execute(conn, "SELECT 1 FROM users WHERE user_id = %s FOR UPDATE", [user_id])
 
 
+def login_maker(conn: Connection, user_id: str) -> str | None:
+    """The business that gave a member of this one the login; None when nobody knows."""
+    row = fetch_one(conn, "SELECT login_made_by FROM users WHERE user_id = %s", [user_id])
+    return None if row is None else row[0]
+
+
 def set_login(
-    conn: Connection, platform_cipher: Cipher, pepper: bytes, user_id: str, email: str, password_hash: str
+    conn: Connection,
+    business_id: str,
+    platform_cipher: Cipher,
+    pepper: bytes,
+    user_id: str,
+    *,
+    email: str,
+    password_hash: str,
 ) -> None:
-    """Give a member a login; raises Conflict when the address belongs to somebody else."""
+    """Give a member of the business a login; raises Conflict when the address belongs to somebody else."""
     set_login_email(conn, platform_cipher, pepper, user_id, email)
     set_password(conn, user_id, password_hash)
+    execute(conn, "UPDATE users SET login_made_by = %s WHERE user_id = %s", [business_id, user_id])
 
 
 def set_login_email(conn: Connection, platform_cipher: Cipher, pepper: bytes, user_id: str, email: str) -> None:

@@ -75,6 +75,17 @@ def test_a_server_that_is_too_old_is_refused_in_one_line(flask_app: Flask, monke
     assert result.output.endswith(", and 99 or newer is needed\n")
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [["create-business", "Shop"], ["rotate-keys"], ["export-config", str(uuid.uuid4())], ["purge", "--ended-sessions"]],
+)
+def test_a_database_that_is_away_is_one_line_that_names_the_variable(settings: Settings, arguments: list[str]) -> None:
+    nowhere = "postgresql://nobody@127.0.0.1:1/nothing"
+    result = application.create_app(replace(settings, database_url=nowhere)).test_cli_runner().invoke(args=arguments)
+    assert (result.exit_code, result.output.count("\n")) == (1, 1)
+    assert result.output.startswith("Error: DATABASE_URL or DB_HOST: ")
+
+
 def test_create_business_prints_a_key_that_works(flask_app: Flask, port: int) -> None:
     result = flask_app.test_cli_runner().invoke(args=["create-business", f"Shop {uuid.uuid4().hex}"])
     assert result.exit_code == 0
@@ -113,7 +124,7 @@ def test_commands_find_the_database_that_make_run_has_running(tmp_path: Path) ->
 def test_a_server_never_starts_on_a_database_that_nobody_named(tmp_path: Path) -> None:
     with embedded.running(tmp_path / "postgres", durable=False):
         refused = _flask("run", "--port", "0", DATA_DIR=str(tmp_path))
-    assert refused.returncode == 1
+    assert refused.returncode == application.NO_USE_TRYING_AGAIN
     assert refused.stderr.endswith("brings one along, which commands find while it runs\n")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from http.cookies import Morsel, SimpleCookie
 from typing import Any
@@ -98,6 +99,9 @@ def test_another_site_can_neither_log_a_browser_in_nor_out(alice: Client, port: 
     body = {"email": person.email, "password": PASSWORD}
     refused = Client(port).post(LOGIN, body, Origin="https://evil.example")
     assert (refused.status, "Set-Cookie" in refused.headers) == (403, False)
+    assert "RateLimit-Remaining" not in refused.headers
+    assert Client(port).post(LOGIN, {"x": 1}, Origin="https://evil.example").status == 403
+    assert Client(port).call("POST", LOGIN, raw=b"{", Origin="https://evil.example").status == 400
     browser = _browser(port, person)
     assert browser.call("POST", "/api/v1/auth/logout", Origin="https://evil.example").status == 403
     assert browser.get(ME).status == 200
@@ -224,7 +228,18 @@ def test_a_role_counts_as_it_is_now_and_losing_it_ends_the_session(alice: Client
     again = person.client(port)
     assert alice.delete(path).status == 204
     assert again.get(ME).status == 401
-    assert person.login(port).status == 403
+    # The login opened nothing else, so it is gone, and its address is free.
+    assert person.login(port).status == 401
+    assert alice.post(LIST, {"email": person.email, "password": PASSWORD}).status == 201
+
+
+def test_the_logins_of_a_deleted_business_leave_their_addresses(master: Client, port: int) -> None:
+    business = onboard(master, "Passing", owner={"email": (email := people.address()), "password": PASSWORD})
+    staff = people.hire(business, "viewer")
+    assert master.delete(f"/api/v1/businesses/{business.business_id}").status == 204
+    assert staff.login(port).status == 401
+    again = onboard(master, "Coming", owner={"email": email, "password": PASSWORD})
+    assert again.post(LIST, {"email": staff.email, "password": PASSWORD}).status == 201
 
 
 def test_tokens_are_stored_as_hashes_and_shown_to_nobody_else(
@@ -260,8 +275,17 @@ def test_ten_tries_from_one_address_and_one_more_a_minute(
     assert Client(port, headers=elsewhere).post(LOGIN, body).status == 429
 
 
-def test_when_too_many_passwords_are_checked_at_once_the_next_is_sent_away(alice: Client, port: int) -> None:
+def test_logins_at_once_wait_for_each_other(alice: Client, port: int) -> None:
     person = people.hire(alice, "viewer")
+    with ThreadPoolExecutor(8) as threads:
+        assert [answer.status for answer in threads.map(lambda _: person.login(port), range(8))] == [200] * 8
+
+
+def test_when_too_many_passwords_are_checked_at_once_the_next_is_sent_away(
+    alice: Client, port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    person = people.hire(alice, "viewer")
+    monkeypatch.setattr(passwords, "PATIENCE_SECONDS", 0.05)
     with passwords._slot(), passwords._slot(), passwords._slot(), passwords._slot():
         refused = person.login(port)
         assert (refused.status, refused.error_code, refused.headers["Retry-After"]) == (503, "SERVER_ERROR", "1")

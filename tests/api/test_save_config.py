@@ -85,7 +85,8 @@ def test_the_cookie_crosses_sites_only_where_another_one_is_allowed(alice: Clien
 
 
 def test_our_own_origin_is_no_other_site(alice: Client, settings: Settings, serve: Serve) -> None:
-    port = serve(application.create_app(replace(settings, allowed_origins=frozenset({"http://api.example"}))))
+    ours = frozenset({"http://api.example", "http://api.example:3000"})
+    port = serve(application.create_app(replace(settings, allowed_origins=ours)))
     assert _cookie(_save(Client(port), alice.key, Host="api.example"))["samesite"] == "Strict"
 
 

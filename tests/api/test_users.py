@@ -268,10 +268,14 @@ def test_no_answer_holds_a_password_or_its_hash(alice: Client) -> None:
         assert "argon2" not in json.dumps(answer.body)
 
 
-def test_a_login_made_elsewhere_gets_no_rights_here(alice: Client, charlie: Client, port: int) -> None:
+def test_a_login_made_elsewhere_gets_no_rights_here(master: Client, alice: Client, charlie: Client, port: int) -> None:
     planted = people.hire(charlie, "customer")
     joining = {"user_id": planted.user_id, "role": "admin"}
     assert alice.post(LIST, joining).status == 409
     assert alice.post(LIST, joining | {"role": "customer"}).status == 201
     assert alice.patch(f"{LIST}/{planted.user_id}", {"role": "admin"}).status == 409
     assert planted.login(port, business_id=alice.business_id).status in {401, 403}
+    # Nor when nobody else knows them any more: whoever made the login still knows its password.
+    assert charlie.delete(f"{LIST}/{planted.user_id}").status == 204
+    assert alice.patch(f"{LIST}/{planted.user_id}", {"role": "admin"}).status == 409
+    assert master.patch(f"{LIST}/{planted.user_id}?business_id={alice.business_id}", {"role": "admin"}).status == 200

@@ -51,6 +51,15 @@ def _wrapped_by(house: OwnDatabase) -> set[str]:
     return {name for (name,) in house.sql(union)}
 
 
+def test_nothing_is_rotated_under_a_wrong_key(house: OwnDatabase) -> None:
+    [(client, path)] = _shops(house, SECRETS[0])
+    [(name, _)] = house.settings.encryption_keys
+    code, words = house.run("rotate-keys", "--new-data-keys", encryption_keys=((name, os.urandom(32)),))
+    assert (code, words.startswith("Error: ENCRYPTION_KEY does not fit the data (")) == (1, True), words
+    assert house.sql("SELECT count(*) FROM data_keys") == [(1,)]
+    assert _reads(house, client, path, *house.settings.encryption_keys) == (200, SECRETS[0])
+
+
 def test_after_rotation_the_old_key_may_go_and_everything_is_readable(house: OwnDatabase) -> None:
     old = house.settings.encryption_keys
     shops = _shops(house, *SECRETS[:3])
@@ -80,10 +89,8 @@ def test_a_key_that_cannot_be_opened_is_told_and_the_others_are_done(house: OwnD
     (lost, _), (kept, path) = _shops(house, "Lost", "Kept")
     house.sql("UPDATE data_keys SET wrapping_key_id = 'gone' WHERE business_id = %s", lost.business_id)
     code, words = house.run("rotate-keys", encryption_keys=(NEW, *house.settings.encryption_keys))
-    assert (code, words) == (
-        1,
-        DONE.format(2, 1) + "Error: 1 cannot be opened: ENCRYPTION_KEY holds no key named 'gone'\n",
-    )
+    told = f"Error: 1 cannot be opened ({lost.business_id}): ENCRYPTION_KEY holds no key named 'gone'\n"
+    assert (code, words) == (1, DONE.format(2, 1) + told)
     assert _reads(house, kept, path, NEW) == (200, "Kept")
 
 
