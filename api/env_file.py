@@ -19,18 +19,19 @@ GENERATED: dict[str, Callable[[], str]] = {
 
 def completed(environment: Mapping[str, str], path: Path) -> dict[str, str]:
     """`environment` over the lines of `path`; missing secrets are made and appended to the file."""
-    merged = _merged(environment, path)
-    missing = [name for name in GENERATED if not merged.get(name, "").strip()]
-    if merged.get("KMS_KEY_ID", "").strip():
+    known = merged(environment, path)
+    missing = [name for name in GENERATED if not known.get(name, "").strip()]
+    if known.get("KMS_KEY_ID", "").strip():
         missing = [name for name in missing if name != "ENCRYPTION_KEY"]
     if not missing:
-        return merged
+        return known
     _append(path, [f"{name}={GENERATED[name]()}" for name in missing])
     # A variable that is set but empty counts as not set, so it must not hide the new line.
-    return _merged({name: value for name, value in environment.items() if name not in missing}, path)
+    return merged({name: value for name, value in environment.items() if name not in missing}, path)
 
 
-def _merged(environment: Mapping[str, str], path: Path) -> dict[str, str]:
+def merged(environment: Mapping[str, str], path: Path) -> dict[str, str]:
+    """`environment` over the lines of `path`, if there is such a file."""
     lines = dotenv.dotenv_values(path) if path.exists() else {}
     return {name: value for name, value in lines.items() if value is not None} | dict(environment)
 

@@ -39,7 +39,7 @@ def main(arguments: list[str], environment: Mapping[str, str], home: Path = PROJ
             case []:
                 return _LocalRun(environment, home).run()
             case ["serve"] | ["serve", "--no-migrate"]:
-                _serve(environment, migrating="--no-migrate" not in arguments)
+                _serve(env_file.merged(environment, home / ".env"), migrating="--no-migrate" not in arguments)
             case _:
                 sys.stderr.write(f"{USAGE}\n")
                 return 2

@@ -17,7 +17,7 @@ from api import contract, examples
 from api.contract import Contract
 
 routes = Blueprint("openapi", __name__)
-VERSION = "0.1.0"
+VERSION = "0.2.0.dev0"
 DESCRIPTION = (
     "ICMP, the Intelligent Conversation Management Platform: many businesses run their customers' conversations on "
     "language models. Every message runs through three prompts: stage selection, data extraction, response generation."

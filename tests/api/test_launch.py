@@ -212,6 +212,13 @@ def test_serve_makes_no_keys_and_no_database(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_serve_reads_the_file_as_make_run_does(tmp_path: Path) -> None:
+    lines = {**KEYS, "DATABASE_URL": "postgresql://127.0.0.1:1/icmp", "PORT": _free_port()}
+    (tmp_path / ".env").write_text("".join(f"{name}={value}\n" for name, value in lines.items()))
+    assert "DATABASE_URL: the migrations failed" in _refusal(tmp_path, "serve")
+    assert "PORT must lie" in _refusal(tmp_path, "serve", PORT="0")
+
+
 def test_unknown_words_get_the_usage(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert launch.main(["sevre"], {}, tmp_path) == 2
     assert capsys.readouterr().err == f"{launch.USAGE}\n"

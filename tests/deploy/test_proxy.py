@@ -104,7 +104,7 @@ def test_what_it_cannot_read_it_refuses_in_the_one_shape(site: Site, sent: bytes
 
 
 def test_metrics_are_not_for_the_outside(site: Site) -> None:
-    for path in ("/metrics", "/unreadable"):
+    for path in ("/metrics", "/metrics/", "//metrics/", "/metrics%2f", "/unreadable"):
         assert site.proxy.call("GET", path, key=MASTER_KEY).error_code == "NOT_FOUND"
 
 
