@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from api.contract import json_text
+from api.contract import body_text
 from db.conversations import Conversation
 from db.messages import Message
 from db.turn_leases import Claim
@@ -34,7 +34,7 @@ def with_reply(
 ) -> str:
     """The body of a 200: what the turn came to."""
     stage = turn.stage_or_best
-    return json_text(
+    return body_text(
         {
             "response": said.message_content,
             **_names(conversation, message, said.message_id),
@@ -58,7 +58,7 @@ def without_reply(
 ) -> str:
     """The body of a 202, while people answer: the conversation as it stands, and what was paid for a turn that they
     broke off."""
-    return json_text(
+    return body_text(
         {
             "response": None,
             **_names(conversation, message, None),

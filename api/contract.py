@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, fields, is_dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any, cast
+from urllib.parse import unquote_to_bytes
 
 from flask import Response, current_app, request
 from flask.json.provider import DefaultJSONProvider
@@ -121,6 +122,7 @@ def _path_ids(path_ids: Mapping[str, str]) -> dict[str, str]:
 
 
 def _query(promised: Contract) -> dict[str, Any]:
+    _check_query_text(request.query_string)
     known = {"business_id": {"type": "string", "format": "uuid"}, **promised.query}
     values = {}
     for name, texts in request.args.lists():
@@ -136,6 +138,15 @@ def _query(promised: Contract) -> dict[str, Any]:
     return {"query": values}
 
 
+def _check_query_text(query: bytes) -> None:
+    """Flask would put question marks in the place of what is no text."""
+    if b"%" in query or not query.isascii():
+        try:
+            unquote_to_bytes(query).decode()
+        except UnicodeDecodeError:
+            raise InvalidRequest("the query is not UTF-8", "Send text as UTF-8, percent-encoded") from None
+
+
 def _response(promised: Contract, result: Any) -> Response:
     if isinstance(result, Response):
         return result
@@ -144,7 +155,7 @@ def _response(promised: Contract, result: Any) -> Response:
     if status == 204:
         response = Response(status=204)
     else:
-        text = reply.body if isinstance(reply.body, bytes) else json_text(reply.body).encode()
+        text = reply.body if isinstance(reply.body, bytes) else body_text(reply.body).encode()
         if current_app.config.get("CHECK_REPLIES") and promised.gives is not None:
             _check_reply(promised, json.loads(text))
         response = Response(text, status=status, mimetype="application/json")
@@ -154,10 +165,10 @@ def _response(promised: Contract, result: Any) -> Response:
 
 def json_response(body: Any, status: int = 200) -> Response:
     """A JSON response."""
-    return Response(json_text(body), status=status, mimetype="application/json")
+    return Response(body_text(body), status=status, mimetype="application/json")
 
 
-def json_text(body: Any) -> str:
+def body_text(body: Any) -> str:
     """A body as it is sent; UTF-8, in the order it was built."""
     return _ENCODER.encode(shown(body)) + "\n"
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import httpx2
 
 MAX_REST_SECONDS = 30.0
-_PASSING = {408, 425, 429}  # refusals that may not be repeated a little later
+_PASSING = {408, 425, 429}  # refusals that may be over a little later
 
 
 @dataclass(frozen=True)

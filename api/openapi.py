@@ -15,6 +15,7 @@ import auth
 import schemas
 from api import contract, examples
 from api.contract import Contract
+from api.errors import RETRY_AFTER
 
 routes = Blueprint("openapi", __name__)
 VERSION = "0.2.0.dev0"
@@ -45,7 +46,19 @@ _ERRORS = {
     "504": "The model did not answer in time",
     "default": "Any other error",
 }
-_LINK = {"description": "The next page, if there is one: <address>; rel=next", "schema": {"type": "string"}}
+_TEXT, _NUMBER = {"type": "string"}, {"type": "integer", "minimum": 0}
+# What answers say besides their body, and how.
+_HEADERS: dict[str, dict[str, Any]] = {
+    "X-Request-ID": {"description": "As it was sent, or else made; on every line of the log", "schema": _TEXT},
+    "Location": {"description": "Where the new object is", "schema": _TEXT},
+    "Link": {"description": "The next page, if there is one: <address>; rel=next", "schema": _TEXT},
+    "Idempotent-Replayed": {"description": "The key has been here before", "schema": {"const": "true"}},
+    "Retry-After": {"description": "Seconds to wait", "schema": _NUMBER},
+    "RateLimit-Limit": {"description": "Tokens that the bucket holds", "schema": _NUMBER},
+    "RateLimit-Remaining": {"description": "Tokens that are left", "schema": _NUMBER},
+    "RateLimit-Reset": {"description": "Seconds until the bucket is full", "schema": _NUMBER},
+}
+_OF_LIMITS = ("RateLimit-Limit", "RateLimit-Remaining", "RateLimit-Reset")
 
 
 @routes.get("/openapi.json")
@@ -90,6 +103,7 @@ def document(app: Flask) -> dict[str, Any]:
         "components": {
             "schemas": {name: _component(schemas.document(name)) for name in schemas.names()},
             "examples": examples.components(),
+            "headers": _HEADERS,
             "responses": {status: _error(status, words) for status, words in _ERRORS.items()},
             "securitySchemes": {
                 "masterKey": {"type": "http", "scheme": "bearer", "description": "ICMP_API_KEY"},
@@ -167,15 +181,25 @@ def _responses(rule: Rule, promised: Contract, access: str) -> dict[str, Any]:
 
 def _error(status: str, words: str) -> dict[str, Any]:
     body = {"schema": _ref("error"), "examples": examples.of_errors(status)}
-    return {"description": words, "content": {"application/json": body}}
+    waits = ["Retry-After"] if status in {"429", *map(str, RETRY_AFTER)} else []
+    headers = _headers(*waits, *(_OF_LIMITS if status == "429" else ()))
+    return {"description": words, "headers": headers, "content": {"application/json": body}}
+
+
+def _headers(*names: str) -> dict[str, Any]:
+    return {name: {"$ref": f"#/components/headers/{name}"} for name in ("X-Request-ID", *names)}
 
 
 def _success(promised: Contract, status: int) -> dict[str, Any]:
     words = {201: "Created", 202: "Stored; people answer", 204: "Done", 503: "Not ready"}.get(status, "OK")
+    replayed = ["Idempotent-Replayed"] if "Idempotency-Key" in promised.headers else []
+    created = ["Location"] if status == 201 and promised.gives != "event_batch_accepted" else []
+    further = [*created, *(["Link"] if promised.many else [])]
+    headers = _headers(*further, *replayed, *(_OF_LIMITS if promised.limit else ()))
     if status == 204:
-        return {"description": words}
+        return {"description": words, "headers": headers}
     if promised.gives is None:
-        return {"description": words, "content": {"*/*": {}}}
+        return {"description": words, "headers": headers, "content": {"*/*": {}}}
     schema: dict[str, Any] = _ref(promised.gives)
     if promised.many:
         schema = {"type": "array", "items": schema}
@@ -184,8 +208,7 @@ def _success(promised: Contract, status: int) -> dict[str, Any]:
     if promised.streams:
         shown = {"example": {"value": examples.events(promised.gives)}}
         content["text/event-stream"] = {"schema": _event(promised.gives), "examples": shown}
-    success: dict[str, Any] = {"description": words, "content": content}
-    return success | {"headers": {"Link": _LINK}} if promised.many else success
+    return {"description": words, "headers": headers, "content": content}
 
 
 def _event(gives: str) -> dict[str, Any]:

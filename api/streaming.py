@@ -13,7 +13,7 @@ from typing import Any
 from flask import Request, Response, stream_with_context
 
 from api import errors
-from api.contract import json_text
+from api.contract import body_text
 from api.replies import Reply
 from api.turns import Told
 from nlp import data_extraction
@@ -115,4 +115,4 @@ def _written(events: queue.SimpleQueue[Event]) -> Iterator[str]:
 
 def _shown(kind: str, value: Any) -> str:
     told = errors.told_late(value) if isinstance(value, Exception) else value
-    return f"event: {kind}\ndata: {json_text(told)}\n"
+    return f"event: {kind}\ndata: {body_text(told)}\n"

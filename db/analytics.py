@@ -12,6 +12,7 @@ from typing import Any
 from psycopg2 import errors
 
 from db import Connection, allow_seconds, execute, fetch_all
+from db.paging import conditions
 
 STATEMENT_SECONDS = 15.0
 FILTERS = {"model": "model = %(model)s", "stage_name": "stage_name = %(stage_name)s"}
@@ -130,7 +131,7 @@ def list_stages(conn: Connection, business_id: str, period: Period, silence_minu
 def list_usage(conn: Connection, business_id: str, period: Period, filters: Mapping[str, str]) -> list[UsageGroup]:
     """Tokens and cost of the steps stored in the period: in all, by day (UTC), by model and by stage. `filters` names
     keys of FILTERS."""
-    where = "".join(f" AND {FILTERS[name]}" for name in filters)
+    where = conditions(FILTERS, filters)
     rows = fetch_all(conn, _USAGE.format(where=where), _values(business_id, period) | dict(filters))
     return [UsageGroup(by, name, steps, _usage(*sums)) for by, name, steps, *sums in rows]
 

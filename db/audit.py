@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any
 
 from db import Connection, Database, execute, fetch_all
-from db.paging import Page, clause
+from db.paging import Page, clause, conditions
 
 # The scope of what concerns no business: a tenant that nobody can be.
 PLATFORM = str(uuid.UUID(int=0))
@@ -88,7 +88,7 @@ def _values(scope: str, act: Act) -> dict[str, Any]:
 def list_page(conn: Connection, business_id: str, filters: Mapping[str, Any], page: Page) -> list[Entry]:
     """A page of the business's log, newest first; `filters` names keys of FILTERS."""
     end, values = clause(page, "created_at", "audit_id")
-    where = "".join(f" AND {FILTERS[name]}" for name in filters)
+    where = conditions(FILTERS, filters)
     rows = fetch_all(
         conn,
         f"SELECT {COLUMNS} FROM audit_log WHERE business_id = %(business_id)s{where}{end}",

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any, Generic, Protocol, TypeVar
 
 from db import Connection, NotFound, execute, fetch_all, fetch_one, json_value
-from db.paging import Page, clause
+from db.paging import Page, clause, conditions
 
 
 class Offer(Protocol):
@@ -57,7 +57,7 @@ class Shelf(Generic[Row]):
     def list_page(self, conn: Connection, business_id: str, filters: Mapping[str, Any], page: Page) -> list[Row]:
         """A page of the business's rows, newest first; `filters` names keys of FILTERS."""
         end, values = clause(page, "created_at", self.key)
-        where = "".join(f" AND {FILTERS[name]}" for name in filters)
+        where = conditions(FILTERS, filters)
         rows = fetch_all(
             conn,
             f"SELECT {self.columns} FROM {self.table} WHERE business_id = %(business_id)s{where}{end}",

@@ -9,7 +9,7 @@ from typing import Any
 
 from db import Connection, NotFound, execute, fetch_all, fetch_one
 from db.cipher import Cipher
-from db.paging import Page, clause
+from db.paging import Page, clause, conditions
 
 COLUMNS = (
     "conversation_id, business_id, user_id, agent_id, stage_id, stage_name, session_id, start_time, last_updated, "
@@ -90,7 +90,7 @@ def list_page(
 ) -> list[Conversation]:
     """A page of the business's conversations, newest start first; `filters` names keys of FILTERS."""
     end, values = clause(page, "start_time", "conversation_id")
-    where = "".join(f" AND {FILTERS[name]}" for name in filters)
+    where = conditions(FILTERS, filters)
     rows = fetch_all(
         conn,
         f"SELECT {_SELECT} FROM conversations WHERE business_id = %(business_id)s{where}{end}",

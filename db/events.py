@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from db import Connection, execute, fetch_all, json_value
-from db.paging import Page, clause
+from db.paging import Page, clause, conditions
 
 COLUMNS = "event_id, business_id, event_type, event_timestamp, user_id, conversation_id, event_data, received_at"
 _GIVEN = ("event_id", "event_type", "user_id", "conversation_id", "event_data")
@@ -64,7 +64,7 @@ FILTERS = {
 def list_page(conn: Connection, business_id: str, filters: Mapping[str, Any], page: Page) -> list[Event]:
     """A page of the business's events, newest first; `filters` names keys of FILTERS."""
     end, values = clause(page, "event_timestamp", "event_id")
-    where = "".join(f" AND {FILTERS[name]}" for name in filters)
+    where = conditions(FILTERS, filters)
     rows = fetch_all(
         conn,
         f"SELECT {COLUMNS} FROM events WHERE business_id = %(business_id)s{where}{end}",

@@ -10,7 +10,7 @@ from decimal import Decimal
 from typing import Any
 
 from db import Connection, NotFound, execute, fetch_all, fetch_one, json_value
-from db.paging import Page, clause
+from db.paging import Page, clause, conditions
 
 COLUMNS = "order_id, business_id, order_number, user_id, status, items, total, currency, created_at, updated_at"
 
@@ -71,7 +71,7 @@ FILTERS = {
 def list_page(conn: Connection, business_id: str, filters: Mapping[str, Any], page: Page) -> list[Order]:
     """A page of the business's orders, newest first; `filters` names keys of FILTERS."""
     end, values = clause(page, "created_at", "order_id")
-    where = "".join(f" AND {FILTERS[name]}" for name in filters)
+    where = conditions(FILTERS, filters)
     rows = fetch_all(
         conn,
         f"SELECT {COLUMNS} FROM orders WHERE business_id = %(business_id)s{where}{end}",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,3 +29,8 @@ def clause(page: Page, sort: str, key: str | None = None) -> tuple[str, dict[str
         values |= {"page_sort": page.after[0], "page_key": page.after[1]}
     order = f"{sort} DESC" if key is None else f"{sort} DESC, {key} DESC"
     return f"{where} ORDER BY {order} LIMIT %(page_limit)s OFFSET %(page_offset)s", values
+
+
+def conditions(known: Mapping[str, str], names: Iterable[str]) -> str:
+    """The conditions of a query's filters, each after an AND; `known` has them by their names."""
+    return "".join(f" AND {known[name]}" for name in names)

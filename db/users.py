@@ -9,7 +9,7 @@ from typing import Any
 
 from db import Connection, NotFound, cipher, execute, fetch_all, fetch_one
 from db.cipher import Cipher
-from db.paging import Page, clause
+from db.paging import Page, clause, conditions
 
 COLUMNS = "user_id, business_id, role, created_at, updated_at"
 # What the encrypted column `contact` holds.
@@ -77,7 +77,7 @@ def list_page(
 ) -> list[User]:
     """A page of the business's members, newest first; `filters` names keys of FILTERS."""
     end, values = clause(page, "created_at", "user_id")
-    where = "".join(f" AND {FILTERS[name]}" for name in filters)
+    where = conditions(FILTERS, filters)
     rows = fetch_all(
         conn,
         f"SELECT {COLUMNS}, contact FROM memberships WHERE business_id = %(business_id)s{where}{end}",

@@ -123,6 +123,17 @@ def test_an_operation_names_its_keys_and_its_errors(document: dict[str, Any]) ->
             assert operation["responses"][status] == {"$ref": f"#/components/responses/{status}"}, place
 
 
+def test_headers_of_answers_are_described(document: dict[str, Any], alice: Client) -> None:
+    created = alice.post("/api/v1/products", {"name": "Atlas"})
+    listed = alice.get("/api/v1/products?limit=1")
+    for answer, operation in ((created, "post"), (listed, "get")):
+        told = document["paths"]["/api/v1/products"][operation]["responses"][str(answer.status)]["headers"]
+        assert set(told) - set(answer.headers) <= {"Link"}, operation
+        assert {name for name in answer.headers if name in document["components"]["headers"]} <= set(told)
+    assert "Idempotent-Replayed" in document["paths"]["/api/v1/messages"]["post"]["responses"]["200"]["headers"]
+    assert {"Retry-After", "RateLimit-Reset"} <= set(document["components"]["responses"]["429"]["headers"])
+
+
 def test_every_error_has_the_one_shape(document: dict[str, Any]) -> None:
     for response in document["components"]["responses"].values():
         (kind, body) = next(iter(response["content"].items()))
