@@ -86,6 +86,10 @@ def replace(conn: db.Connection, business_id: str, document: dict[str, Any], *, 
     if templates.newest_global(conn) != before:
         wanted = _checked(conn, business_id, document)
     stored = read(conn, business_id)
+    for name, stage in wanted.items["stages"].items():
+        stage["data_retrieval"] = stage_secrets.without_known(
+            conn, business_id, stored.ids["stages"].get(name), stage["data_retrieval"]
+        )
     found = config_document.difference(stored.setup, wanted)
     for section, rows in stored.surplus.items():
         found["deleted"][section] = sorted([*found["deleted"][section], *(name for name, _ in rows)])

@@ -38,6 +38,17 @@ def wanted(
     return {header: kept[header] if value is None else value for header, value in given.items()}
 
 
+def without_known(
+    conn: db.Connection, business_id: str, stage_id: str | None, look_up: Mapping[str, Any]
+) -> Mapping[str, Any]:
+    """The look-up with null for each secret that is stored just so: to send it again changes nothing."""
+    config = look_up["config"]
+    given = config.get(NAME) or {}
+    kept = _kept(conn, business_id, stage_id, config["url"]) if any(given.values()) else {}
+    known = {header: None for header, value in given.items() if value is not None and kept.get(header) == value}
+    return {**look_up, "config": {**config, NAME: {**given, **known}}} if known else look_up
+
+
 def _kept(conn: db.Connection, business_id: str, stage_id: str | None, url: str) -> Mapping[str, str]:
     """Secrets are for the address they were given for, path included: a server may echo what it is sent elsewhere.
     Whoever changes the address has to know them."""

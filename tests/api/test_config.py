@@ -214,6 +214,14 @@ def test_a_document_is_whole(alice: Client) -> None:
         assert _put(alice, part).body["details"] == f"{section}: missing"
 
 
+def test_a_secret_that_is_sent_again_is_no_change(alice: Client) -> None:
+    _set_up(alice, EMPTY | {"stages": [set_ups.stage()]})
+    assert _touched(_set_up(alice, _calling({"X-Key": SECRET})))
+    assert not _touched(_set_up(alice, _calling({"X-Key": SECRET})))
+    assert _touched(_set_up(alice, _calling({"X-Key": "another"})))
+    assert _touched(_set_up(alice, _calling({"X-Key": SECRET}, "https://api.example/elsewhere")))
+
+
 def test_secrets_stay_at_home(alice: Client, charlie: Client, flask_app: Flask) -> None:
     _set_up(alice, _calling({"X-Token": SECRET, "X-Other": "b"}))
     raw = _raw(alice)
