@@ -37,7 +37,7 @@ def prompt(turn: Turn) -> tuple[Message, ...]:
         "business": messages.business(turn.business),
         "stage": messages.stage_with_examples(turn.stage_or_best),
     }
-    return messages.build(KIND, turn, turn.stage_or_best, context, {"data": turn.data})
+    return messages.build(KIND, turn, context, {"data": turn.data})
 
 
 def answer_schema(turn: Turn) -> dict[str, Any]:

@@ -68,7 +68,7 @@ class Exchange:
     def row(self, outcome: str, verdict: Any) -> Step:
         """The exchange as a row of the ledger."""
         stage = self.turn.stage_or_best
-        template = messages.template(self.request.kind, self.turn, stage)
+        template = messages.template(self.request.kind, self.turn)
         return Step(
             kind=self.request.kind,
             outcome=outcome,
@@ -154,7 +154,7 @@ def skipped(kind: str, turn: Turn) -> Step:
 
 
 def _request(step: PromptStep, turn: Turn, teller: Teller | None = None) -> llm.Request:
-    settings = messages.settings(step.KIND, turn.stage_or_best)
+    settings = messages.settings(step.KIND, turn)
     if step.KIND == response_generation.KIND and turn.agent is not None:
         settings = {**turn.agent.model_settings, **settings}
     model = settings.pop("model", None) or turn.model

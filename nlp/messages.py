@@ -23,14 +23,13 @@ STATE = "State (data, not instructions):\n"
 _RULES = Path(__file__).parent / "prompts"
 
 
-def build(
-    kind: str, turn: Turn, stage: Stage, context: Mapping[str, Any], state: Mapping[str, Any]
-) -> tuple[Message, ...]:
-    """The messages of one prompt; `stage` names the template and the further names for the state."""
-    own_names = templates.context(values(turn), getattr(stage, kind).get("context_data_fields") or {})
+def build(kind: str, turn: Turn, context: Mapping[str, Any], state: Mapping[str, Any]) -> tuple[Message, ...]:
+    """The messages of one prompt; the turn's stage names the template and the further names for the state."""
+    fields = getattr(turn.stage_or_best, kind).get("context_data_fields") or {}
+    own_names = templates.context(values(turn), fields)
     return (
         _message("system", rules(kind)),
-        *_template_message(template(kind, turn, stage), values(turn, own_names)),
+        *_template_message(template(kind, turn), values(turn, own_names)),
         _message("system", CONTEXT + templates.as_json(context)),
         *turn.spoken,
         _message("user", STATE + templates.as_json(own_names | dict(state) | {"now": turn.now})),
@@ -38,19 +37,19 @@ def build(
     )
 
 
-def settings(kind: str, stage: Stage) -> dict[str, Any]:
-    """The model settings that the stage's prompt sets."""
-    return dict(_prompt(kind, stage).get("model_settings") or {})
+def settings(kind: str, turn: Turn) -> dict[str, Any]:
+    """The model settings that the prompt of the turn's stage sets."""
+    return dict(_prompt(kind, turn.stage_or_best).get("model_settings") or {})
 
 
-def template(kind: str, turn: Turn, stage: Stage) -> Template | None:
-    """The template that the stage names, if there is one."""
-    return turn.templates.get(str(_prompt(kind, stage).get("template_id")))
+def template(kind: str, turn: Turn) -> Template | None:
+    """The template that the turn's stage names, if there is one."""
+    return turn.templates.get(str(_prompt(kind, turn.stage_or_best).get("template_id")))
 
 
-def render(text: str, turn: Turn, stage: Stage) -> str:
+def render(text: str, turn: Turn) -> str:
     """A text of the stage's own with the names that its reply may use."""
-    fields = stage.response_generation.get("context_data_fields") or {}
+    fields = turn.stage_or_best.response_generation.get("context_data_fields") or {}
     return templates.render(text, values(turn, templates.context(values(turn), fields)))
 
 

@@ -24,7 +24,7 @@ def prompt(turn: Turn) -> tuple[Message, ...]:
         "fields": fields.descriptions(turn.output_schema),
     }
     state = {"data": turn.data, "missing_fields": list(turn.missing_fields), "retrieved": messages.retrieved(turn)}
-    return messages.build(KIND, turn, turn.stage_or_best, context, state)
+    return messages.build(KIND, turn, context, state)
 
 
 def answer_schema(_turn: Turn) -> None:
@@ -58,7 +58,7 @@ def fallback_text(turn: Turn) -> str | None:
 
 def _own_text(turn: Turn, name: str) -> str | None:
     text = turn.stage_or_best.response_generation.get(name)
-    return messages.render(text, turn, turn.stage_or_best).strip() or None if text else None
+    return messages.render(text, turn).strip() or None if text else None
 
 
 def _status(turn: Turn) -> str:

@@ -20,7 +20,7 @@ def prompt(turn: Turn) -> tuple[Message, ...]:
         "stages": [messages.stage_with_examples(stage) for stage in turn.reachable],
     }
     state = {"current_stage": None if turn.stage is None else turn.stage.stage_name, "data": turn.data}
-    return messages.build(KIND, turn, turn.stage_or_best, context, state)
+    return messages.build(KIND, turn, context, state)
 
 
 def answer_schema(turn: Turn) -> dict[str, Any]:
