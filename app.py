@@ -45,6 +45,15 @@ log = logging.getLogger(__name__)
 NO_USE_TRYING_AGAIN = 3  # to gunicorn: a worker that ends otherwise is started again, for ever
 
 
+class CannotStart(SystemExit):
+    """Said in one line; to gunicorn the code means that trying again is of no use."""
+
+    def __init__(self, line: str) -> None:
+        super().__init__(line)
+        self.code = NO_USE_TRYING_AGAIN
+        sys.stderr.write(f"{line}\n")
+
+
 class _App(Flask):
     """All its functions are plain ones."""
 
@@ -60,8 +69,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     except BadSetting as problem:
         if commands.are_wanted():
             return commands.unable(str(problem))
-        sys.stderr.write(f"ICMP cannot start: {problem}\n")
-        raise SystemExit(NO_USE_TRYING_AGAIN) from None
+        raise CannotStart(f"ICMP cannot start: {problem}") from None
     logs.configure(chosen.log_level, _shipper(chosen), _secrets(chosen))
     metrics.describe(openapi.VERSION, chosen.openai_model)
     app = _App(__name__, static_folder=None)

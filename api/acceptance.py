@@ -70,7 +70,7 @@ def accept(parts: Parts, business_id: str, body: Mapping[str, Any], key: str | N
     sent = _sent(alone, parts, business_id, body, key)
     try:
         found = _stored(alone, parts, business_cipher, sent, body)
-    except db.Conflict:  # the session's conversation was opened again at this moment: it is found now
+    except db.Conflict:  # at this moment the session's conversation was opened again, or the customer forgotten
         found = _stored(alone, parts, business_cipher, sent, body)
     if found.verdict == "paused":
         with parts.database.transaction(business_id) as conn:

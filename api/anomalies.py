@@ -22,7 +22,6 @@ log = logging.getLogger("icmp.security")
 # Refusals a minute in one process, from one address or with one key, that make a burst.
 BURSTS = {401: ("unauthorized_burst", 10), 403: ("forbidden_burst", 10), 429: ("rate_limited_burst", 30)}
 SURGE = "traffic_surge"
-UNREADABLE = "decrypt_failed"  # noticed where errors are answered
 SURGE_FACTOR = 10
 SURGE_PER_MINUTE = 100
 # The mean forgets half of its past in an hour, and says nothing before it has seen ten minutes.
@@ -142,7 +141,7 @@ class Watch:
 def register(app: Flask) -> None:
     """Look at every response."""
     watch = Watch()
-    for kind in (*(kind for kind, _ in BURSTS.values()), SURGE, UNREADABLE):
+    for kind in (*(kind for kind, _ in BURSTS.values()), SURGE, metrics.DECRYPT_FAILED):
         metrics.SECURITY_EVENTS.labels(kind=kind)  # shown as 0 from the beginning
 
     @app.after_request

@@ -80,10 +80,10 @@ def _without_ghosts(setup: Setup) -> Setup:
 def replace(conn: db.Connection, business_id: str, document: dict[str, Any], *, dry_run: bool) -> dict[str, Any]:
     """Put a checked body in the place of what is stored; what changed, or would. Raises InvalidRequest, Conflict and
     NotFound."""
-    # Checking a large document takes seconds; nobody has to wait for that, unless global templates change meanwhile.
-    before, wanted = templates.newest_global(conn), _checked(conn, business_id, document)
+    # Checking a large document takes seconds; nobody has to wait for that, unless somebody changed something meanwhile.
+    before, wanted = businesses.setup_version(conn, business_id), _checked(conn, business_id, document)
     config.lock(conn, business_id)
-    if templates.newest_global(conn) != before:
+    if businesses.setup_version(conn, business_id) != before:
         wanted = _checked(conn, business_id, document)
     stored = read(conn, business_id)
     for name, stage in wanted.items["stages"].items():

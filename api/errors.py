@@ -205,8 +205,8 @@ def told(error: Exception) -> dict[str, Any]:
     row = row_of(error)
     g.error_code = row.error_code
     if isinstance(error, Undecryptable):
-        metrics.SECURITY_EVENTS.labels(kind="decrypt_failed").inc()
-        security.error("stored data does not fit its keys", extra={"kind": "decrypt_failed"})
+        metrics.SECURITY_EVENTS.labels(kind=metrics.DECRYPT_FAILED).inc()
+        security.error("stored data does not fit its keys", extra={"kind": metrics.DECRYPT_FAILED})
     if row is FAULT:
         log.error("fault", exc_info=error)
     elif row.status >= 500:

@@ -37,6 +37,7 @@ POOL_WAIT_SECONDS = Histogram("icmp_pool_wait_seconds", "Time to get a database 
 RATE_LIMITED = Counter("icmp_rate_limited_total", "Requests refused by a limit.", ["limit"])
 LIMIT_STORE_FAILURES = Counter("icmp_limit_store_failures_total", "Times the bucket store could not be asked.")
 SECURITY_EVENTS = Counter("icmp_security_events_total", "Anomalies noticed.", ["kind"])
+DECRYPT_FAILED = "decrypt_failed"  # one of its kinds
 LOGS_DROPPED = Counter("icmp_logs_dropped_total", "Log lines that never reached LOG_HTTP_URL.")
 BUILD_INFO = Gauge("icmp_build_info", "1, by version.", ["version", "python"], multiprocess_mode="livemax")
 

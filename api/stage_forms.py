@@ -53,7 +53,7 @@ def is_stages_own(template_id: str) -> bool:
 def flat_section(kind: str, stage_id: str, old: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """The section of a prompt text of the flat form; of an `old` section it replaces the text and nothing else."""
     known = old or {}
-    prompt = {**known.get("prompt", {}), "template_id": template_id_of(stage_id, kind)}
+    prompt = {**known.get("prompt", {}), "template_id": template_id_of(stage_id, kind), "input_variables": []}
     section = completed(kind, {**known, "prompt": prompt})
     if kind == "data_extraction" and not section["output_schema"].get("properties"):
         section["output_schema"] = KEY_INFORMATION

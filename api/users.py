@@ -34,6 +34,7 @@ def post_user(business_id: str, body: dict[str, Any]) -> Reply:
         raise InvalidRequest("email: missing, but there is a password", "Send both, or neither")
     password_hash = passwords.hashed(body["password"]) if "password" in body else None
     with tenant(business_id) as conn:
+        users.lock_newcomer(conn, user_id)
         users.insert(conn, user_id)
         if not users.meet(conn, business_id, user_id, role):
             raise db.Conflict("user_id is a user of this business already")
@@ -97,7 +98,7 @@ def patch_user(business_id: str, user_id: str, body: dict[str, Any]) -> users.Us
 @auth.require_business_api_key
 @contract.contract(status=204)
 def delete_user(business_id: str, user_id: str) -> None:
-    """Forget a person with their conversations; orders stay, without the name. A login of nobody else's goes too."""
+    """Forget a person with their conversations, and a login that opens nothing else; orders stay, without the name."""
     with tenant(business_id) as conn:
         key = cipher(conn, business_id)
         _check_rank(users.get(conn, business_id, key, user_id, for_update=True).role)

@@ -16,5 +16,7 @@ def lock(conn: Connection, business_id: str) -> None:
 
 
 def lock_global(conn: Connection) -> None:
-    """Wait for everybody who is changing a set-up: stages name global templates."""
+    """Wait for everybody who is changing a set-up: stages name global templates. Not for long, for whoever comes after
+    waits as well."""
+    execute(conn, "SET LOCAL lock_timeout = '1s'")
     execute(conn, f"SELECT pg_advisory_xact_lock({_GLOBAL})")

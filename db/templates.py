@@ -105,11 +105,6 @@ def delete(conn: Connection, business_id: str | None, template_id: str) -> None:
         execute(conn, "DELETE FROM templates WHERE business_id = %s AND template_id = %s", [business_id, template_id])
 
 
-def newest_global(conn: Connection) -> tuple[Any, ...] | None:
-    """What changes whenever a global template does."""
-    return fetch_one(conn, "SELECT count(*), max(created_at) FROM global_templates")
-
-
 def users_of(conn: Connection, business_id: str, template_id: str) -> list[str]:
     """Names of the business's stages that name this template."""
     return list(dict.fromkeys(use.stage_name for use in uses_of(conn, business_id, template_id)))

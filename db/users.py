@@ -106,13 +106,14 @@ def delete(conn: Connection, business_id: str, user_id: str) -> None:
 
 def end_logins(conn: Connection, business_id: str, user_id: str | None = None) -> None:
     """Before a business forgets this member, or all it has: a login that would open nothing any more goes, and its
-    address is free again."""
+    address is free again. Who is but a customer elsewhere cannot log in there."""
     execute(
         conn,
         "UPDATE users SET login_email_hash = NULL, login_email = NULL, password_hash = NULL, login_made_by = NULL"
         " WHERE user_id IN (SELECT m.user_id FROM memberships m WHERE m.business_id = %(business_id)s"
         "  AND (%(user_id)s::uuid IS NULL OR m.user_id = %(user_id)s))"
-        " AND password_hash IS NOT NULL AND (SELECT count(*) FROM list_memberships(user_id)) = 1",
+        " AND password_hash IS NOT NULL AND NOT EXISTS (SELECT FROM list_memberships(user_id) elsewhere"
+        "  WHERE elsewhere.business_id <> %(business_id)s AND elsewhere.role <> 'customer')",
         {"business_id": business_id, "user_id": user_id},
     )
 
@@ -147,6 +148,12 @@ def read_contact(business_cipher: Cipher, user_id: str, contact: bytes | None) -
 def has_login(conn: Connection, user_id: str) -> bool:
     """Whether a member of this business can log in."""
     return find_own_login(conn, user_id) is not None
+
+
+def lock_newcomer(conn: Connection, user_id: str) -> None:
+    """Until the transaction ends no other business meets this person, known or not. Comes before `meet`: two that have
+    met them would wait for each other in `lock`, and before it the row cannot be seen."""
+    execute(conn, "SELECT pg_advisory_xact_lock(hashtextextended('icmp.user:' || %s, 0))", [user_id])
 
 
 def lock(conn: Connection, user_id: str) -> None:

@@ -37,9 +37,8 @@ class PromptStep(Protocol):
 
 @dataclass(frozen=True)
 class Exchange:
-    """What was asked and answered. `value` is the usable answer, `fault` what is wrong with the last one, `first_fault`
-    with the one before it, `misfit` the last one's value when that is JSON but not as the schema wants it, `error` why
-    none came at all."""
+    """What was asked and answered. `value` is the usable answer, `fault` what is wrong with the last one, `misfit` its
+    value when that is JSON but not as the schema wants it, `error` why none came at all."""
 
     turn: Turn
     request: llm.Request
@@ -47,7 +46,6 @@ class Exchange:
     value: Any = None
     fault: str | None = None
     misfit: Any = None
-    first_fault: str | None = None
     error: ModelUnavailable | None = None
     latency_ms: float = 0.0
 
@@ -90,8 +88,6 @@ class Exchange:
     def _explained(self, verdict: Any) -> Any:
         if self.error is not None:
             return {"reason": self.error.reason}
-        if self.first_fault is not None:
-            verdict = {**(verdict or {}), "first fault": self.first_fault}  # no field's name has a blank
         if self.fault is None:
             return verdict
         told = verdict or {}
@@ -185,8 +181,7 @@ def _heard(held: Exchange, answer: llm.Answer, started: float) -> Exchange:
     except ModelAnswerInvalid as invalid:
         fault, misfit = str(invalid), invalid.misfit
     answers = (*held.answers, answer)
-    latency_ms = _ms_since(started)
-    return Exchange(held.turn, held.request, answers, value, fault, misfit, held.fault, latency_ms=latency_ms)
+    return Exchange(held.turn, held.request, answers, value, fault, misfit, latency_ms=_ms_since(started))
 
 
 def _again(request: llm.Request, held: Exchange) -> llm.Request:

@@ -31,7 +31,7 @@ _LOCAL_TIME = re.compile(r"([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9]")
 
 @_FORMAT_CHECKER.checks("time")
 def _is_time(value: object) -> bool:
-    """RFC 3339 wants a zone, which customers do not tell."""
+    """As RFC 3339 has it, or without the zone, which customers do not tell."""
     is_local = isinstance(value, str) and _LOCAL_TIME.fullmatch(value) is not None
     return is_local or Draft202012Validator.FORMAT_CHECKER.conforms(value, "time")
 

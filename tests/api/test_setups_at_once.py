@@ -5,11 +5,13 @@ from __future__ import annotations
 import threading
 import uuid
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from functools import partial
 
 import pytest
 
+import db
+from db import config
 from tests.api import shop
 from tests.conftest import Answer, Client
 
@@ -61,16 +63,21 @@ def test_a_stage_never_lacks_a_name_that_its_template_takes_at_that_moment(alice
     assert outcomes <= {(201, 400), (400, 200)}, outcomes
 
 
-def test_changes_of_agents_and_stages_wait_for_each_other(alice: Client) -> None:
-    first, second = (
-        alice.post(AGENTS, {"agent_name": name, "is_default": is_default}).body["agent_id"]
-        for name, is_default in (("A", True), ("B", False))
-    )
-    stage_id = alice.post(STAGES, shop.stage("one") | {"agent_id": first}).body["stage_id"]
-    for number in range(TRIES):
-        answers = _at_once(
-            partial(alice.patch, f"{AGENTS}/{second}", {"is_default": True}),
-            partial(alice.patch, f"{AGENTS}/{first}", {"is_default": True}),
-            partial(alice.patch, f"{STAGES}/{stage_id}", {"stage_name": f"n{number}"}),
-        )
-        assert [answer.status for answer in answers] == [200] * 3, [answer.body for answer in answers]
+def test_changes_wait_for_whoever_is_changing_the_set_up(alice: Client, database_url: str) -> None:
+    agent_id = alice.post(AGENTS, {"agent_name": "A"}).body["agent_id"]
+    stage_id = alice.post(STAGES, shop.stage("one") | {"agent_id": agent_id}).body["stage_id"]
+    path = _template(alice, "own.reply")
+    changes = [
+        partial(alice.patch, f"{AGENTS}/{agent_id}", {"is_default": True}),
+        partial(alice.patch, f"{STAGES}/{stage_id}", {"stage_name": "another"}),
+        partial(alice.patch, path, {"text": "Answer well."}),
+        partial(alice.post, STAGES, _stage("own.reply")),
+    ]
+    database = db.Database(database_url)
+    with ThreadPoolExecutor(len(changes)) as threads:
+        with database.transaction(alice.business_id) as conn:
+            config.lock(conn, alice.business_id)
+            answers = [threads.submit(change) for change in changes]
+            assert not wait(answers, timeout=0.5, return_when=FIRST_COMPLETED).done
+        assert [answer.result().status for answer in answers] == [200, 200, 200, 201]
+    database.close()

@@ -15,6 +15,7 @@ from flask import Flask
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
+from api import openapi
 from api.open_telemetry import OpenTelemetry
 from api.settings import Settings
 from nlp import llm
@@ -149,7 +150,7 @@ def test_a_request_is_a_span_of_the_callers_trace_and_its_line_names_the_trace(
     assert [vars(line)["trace_id"] for line in caplog.records if vars(line).get("request_id") == "r-1"] == [TRACE]
     [resource] = _exports(collector)[0].resource_spans
     named = {attribute.key: attribute.value.string_value for attribute in resource.resource.attributes}
-    assert (named["service.name"], named["service.version"]) == ("icmp", "0.1.0")
+    assert (named["service.name"], named["service.version"]) == ("icmp", openapi.VERSION)
 
 
 @pytest.mark.parametrize("sent", ["", "00-0-0-01", f"00-{'0' * 32}-{PARENT}-01", f"ff-{TRACE}-{PARENT}-01", WORDS])

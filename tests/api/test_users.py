@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import uuid
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
@@ -275,7 +276,21 @@ def test_a_login_made_elsewhere_gets_no_rights_here(master: Client, alice: Clien
     assert alice.post(LIST, joining | {"role": "customer"}).status == 201
     assert alice.patch(f"{LIST}/{planted.user_id}", {"role": "admin"}).status == 409
     assert planted.login(port, business_id=alice.business_id).status in {401, 403}
-    # Nor when nobody else knows them any more: whoever made the login still knows its password.
-    assert charlie.delete(f"{LIST}/{planted.user_id}").status == 204
-    assert alice.patch(f"{LIST}/{planted.user_id}", {"role": "admin"}).status == 409
-    assert master.patch(f"{LIST}/{planted.user_id}?business_id={alice.business_id}", {"role": "admin"}).status == 200
+    # The master knows them; when who made the login forgets them it ends, for whoever made it knows its password.
+    viewer, path = people.hire(charlie, "viewer"), f"{LIST}/{planted.user_id}"
+    assert alice.post(LIST, {"user_id": viewer.user_id}).status == 201
+    assert master.patch(f"{LIST}/{viewer.user_id}?business_id={alice.business_id}", {"role": "viewer"}).status == 200
+    for gone in (planted, viewer):
+        assert charlie.delete(f"{LIST}/{gone.user_id}").status == 204
+    assert (planted.login(port).status, viewer.login(port).status) == (401, 200)
+    assert alice.patch(path, {"role": "admin"}).status == 200
+    assert alice.patch(f"{LIST}/{viewer.user_id}", {"role": "customer"}).status == 200
+    assert alice.patch(f"{LIST}/{viewer.user_id}", {"role": "admin"}).status == 409
+
+
+def test_two_businesses_may_meet_a_person_at_once(alice: Client, charlie: Client) -> None:
+    with ThreadPoolExecutor(2) as threads:
+        for _ in range(10):
+            body = {"user_id": str(uuid.uuid4()), "role": "viewer"}
+            met = [threads.submit(client.post, LIST, body) for client in (alice, charlie)]
+            assert [each.result().status for each in met] == [201, 201]
