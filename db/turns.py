@@ -125,9 +125,8 @@ def checkpoint(conn: Connection, mine: Claim, cipher: Cipher, steps: Sequence[St
     row = fetch_one(
         conn,
         "SET LOCAL synchronous_commit = off;"
-        " SELECT keep_steps_of_turn(%(business_id)s, %(turn_id)s, %(conversation_id)s, %(epoch)s, %(first)s, %(steps)s,"
-        " %(contents)s)",
-        _kept(mine, cipher, steps, first) | {"conversation_id": mine.conversation_id},
+        " SELECT keep_steps_of_turn(%(business_id)s, %(turn_id)s, %(epoch)s, %(first)s, %(steps)s, %(contents)s)",
+        _kept(mine, cipher, steps, first),
     )
     return str(row[0]) if row else "fenced"
 

@@ -28,17 +28,20 @@ GRANT EXECUTE ON FUNCTION find_abandoned_turns(integer, double precision) TO icm
 -- As keep_turn_steps, for one who also wants to know whether the conversation is the model's still: `kept`; `not active`, kept
 -- as well, when people took it over or completed it; `fenced`, and nothing kept, when somebody else has taken the turn over.
 CREATE FUNCTION keep_steps_of_turn(
-    p_business_id uuid, p_turn_id uuid, p_conversation_id uuid, p_epoch bigint, p_first integer, p_steps jsonb,
-    p_contents bytea[])
+    p_business_id uuid, p_turn_id uuid, p_epoch bigint, p_first integer, p_steps jsonb, p_contents bytea[])
     RETURNS text LANGUAGE plpgsql AS $$
+DECLARE
+    is_active boolean;
 BEGIN
-    IF NOT keep_turn_steps(p_business_id, p_turn_id, p_epoch, p_first, p_steps, p_contents) THEN
+    SELECT c.status = 'active' INTO is_active FROM turns t
+    JOIN conversations c ON c.business_id = t.business_id AND c.conversation_id = t.conversation_id
+    WHERE t.business_id = p_business_id AND t.turn_id = p_turn_id AND t.epoch = p_epoch AND t.state = 'open'
+    FOR UPDATE OF t;
+    IF NOT FOUND THEN
         RETURN 'fenced';
     END IF;
-    RETURN CASE WHEN EXISTS (
-        SELECT FROM conversations c
-        WHERE c.business_id = p_business_id AND c.conversation_id = p_conversation_id AND c.status = 'active')
-        THEN 'kept' ELSE 'not active' END;
+    PERFORM insert_turn_steps(p_business_id, p_turn_id, p_first, p_steps, p_contents);
+    RETURN CASE WHEN is_active THEN 'kept' ELSE 'not active' END;
 END $$;
-REVOKE ALL ON FUNCTION keep_steps_of_turn(uuid, uuid, uuid, bigint, integer, jsonb, bytea[]) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION keep_steps_of_turn(uuid, uuid, uuid, bigint, integer, jsonb, bytea[]) TO icmp_app;
+REVOKE ALL ON FUNCTION keep_steps_of_turn(uuid, uuid, bigint, integer, jsonb, bytea[]) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION keep_steps_of_turn(uuid, uuid, bigint, integer, jsonb, bytea[]) TO icmp_app;

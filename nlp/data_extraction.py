@@ -78,10 +78,11 @@ def apply(turn: Turn, answer: dict[str, Any] | None, wrong: Mapping[str, str] = 
     transcript = _Transcript(turn)
     findings = {name: _judge(turn, name, (answer or {}).get(name) or {}, transcript) for name in names}
     findings |= {name: _Finding("invalid", fault=fault) for name, fault in wrong.items()}
-    data = {**turn.data, **{name: found.value for name, found in findings.items() if found.value is not None}}
+    merged = {name: found.value for name, found in findings.items() if found.value is not None}
+    data = {**turn.data, **merged}
     return turn.changed(
         data=data,
-        missing_fields=fields.missing(turn.output_schema, data),
+        missing_fields=fields.missing(turn.output_schema, data, checked=merged),
         verdict={name: found.row() for name, found in findings.items()},
     )
 

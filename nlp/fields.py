@@ -6,7 +6,7 @@ import decimal
 import functools
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import referencing
@@ -56,7 +56,7 @@ def descriptions(output_schema: Mapping[str, Any]) -> dict[str, str]:
 
 def fault(output_schema: Mapping[str, Any], name: str, value: Any) -> str | None:
     """What is wrong with a field's value; None when it is valid."""
-    return _told(_field_judge(_canonical(output_schema), name), value)
+    return schema_fault(_field_schema(output_schema, name), value)
 
 
 def pruned(output_schema: Mapping[str, Any], name: str, value: Any) -> Any:
@@ -65,24 +65,22 @@ def pruned(output_schema: Mapping[str, Any], name: str, value: Any) -> Any:
     return _pruned(_field_schema(output_schema, name), output_schema.get("$defs", {}), value)
 
 
-def missing(output_schema: Mapping[str, Any], data: Mapping[str, Any]) -> tuple[str, ...]:
-    """The required fields that data lacks, or has in a form that only another stage wanted, in the schema's order."""
-    required = output_schema.get("required", [])
-    canonical = _canonical(output_schema) if required else ""
+def missing(
+    output_schema: Mapping[str, Any], data: Mapping[str, Any], checked: Collection[str] = ()
+) -> tuple[str, ...]:
+    """The required fields that data lacks, or has in a form that only another stage wanted, in the schema's order;
+    `checked` are known to be right."""
     return tuple(
         name
-        for name in required
-        if data.get(name) is None or _told(_field_judge(canonical, name), data[name]) is not None
+        for name in output_schema.get("required", [])
+        if data.get(name) is None or (name not in checked and fault(output_schema, name, data[name]) is not None)
     )
 
 
 def schema_fault(schema: Mapping[str, Any], value: Any) -> str | None:
     """What is wrong with a value by a JSON Schema 2020-12 (formats included); None when it is valid."""
-    return _told(_judge(_canonical(schema)), value)
-
-
-def _told(judge: _Judge, value: Any) -> str | None:
     try:
+        judge = _judge(_canonical(schema))
         error = None if judge.fits(value) else best_match(judge.validator.iter_errors(value))
     except Exception as problem:  # numbers beyond what arithmetic takes, text that cannot be encoded
         return f"cannot be checked: {type(problem).__name__}"
@@ -114,11 +112,6 @@ def _judge(canonical: str) -> _Judge:
     # An empty registry: a reference to elsewhere is an error, never a download.
     validator = _Validator(schema, registry=referencing.Registry(), format_checker=_FORMAT_CHECKER)
     return _Judge(json_fit.compiled(schema, meaning), validator)
-
-
-@functools.lru_cache(maxsize=4096)
-def _field_judge(canonical: str, name: str) -> _Judge:
-    return _judge(_canonical(_field_schema(json.loads(canonical), name)))
 
 
 @functools.lru_cache(maxsize=4096)
