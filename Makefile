@@ -56,6 +56,7 @@ clean:
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 .venv/.runtime: requirements.txt
+	if [ -L .venv ]; then echo ".venv is a link, and what it leads to would be emptied: remove the link." >&2; exit 1; fi
 	found=; \
 	for candidate in python3.13 python3.12 python3.11 python3 python; do \
 		if $$candidate -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \

@@ -14,7 +14,8 @@ Every error has one shape, whatever went wrong and wherever:
 ```
 
 `error_code` is for programs, `message` for people; `details` names the field and what was found there; `remediation`
-says what to do instead. `request_id` is also in the header `X-Request-ID` and in the log: name it when
+says what to do instead. The `message` of a field in a wrong form names it: `Invalid event_timestamp format`.
+`request_id` is also in the header `X-Request-ID` and in the log: name it when
 you ask for help.
 """
 _WHAT_TO_DO = """
