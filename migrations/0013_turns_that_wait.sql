@@ -31,17 +31,19 @@ CREATE FUNCTION keep_steps_of_turn(
     p_business_id uuid, p_turn_id uuid, p_epoch bigint, p_first integer, p_steps jsonb, p_contents bytea[])
     RETURNS text LANGUAGE plpgsql AS $$
 DECLARE
-    is_active boolean;
+    conversation uuid;
 BEGIN
-    SELECT c.status = 'active' INTO is_active FROM turns t
-    JOIN conversations c ON c.business_id = t.business_id AND c.conversation_id = t.conversation_id
-    WHERE t.business_id = p_business_id AND t.turn_id = p_turn_id AND t.epoch = p_epoch AND t.state = 'open'
-    FOR UPDATE OF t;
+    SELECT t.conversation_id INTO conversation FROM turns t
+    WHERE t.business_id = p_business_id AND t.turn_id = p_turn_id AND t.epoch = p_epoch AND t.state = 'open' FOR UPDATE;
     IF NOT FOUND THEN
         RETURN 'fenced';
     END IF;
     PERFORM insert_turn_steps(p_business_id, p_turn_id, p_first, p_steps, p_contents);
-    RETURN CASE WHEN is_active THEN 'kept' ELSE 'not active' END;
+    -- Each row by its primary key: a join could be planned from the side of a business's many conversations.
+    RETURN CASE WHEN EXISTS (
+        SELECT FROM conversations c
+        WHERE c.business_id = p_business_id AND c.conversation_id = conversation AND c.status = 'active')
+        THEN 'kept' ELSE 'not active' END;
 END $$;
 REVOKE ALL ON FUNCTION keep_steps_of_turn(uuid, uuid, bigint, integer, jsonb, bytea[]) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION keep_steps_of_turn(uuid, uuid, bigint, integer, jsonb, bytea[]) TO icmp_app;
