@@ -15,16 +15,15 @@ from typing import Any, Protocol
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from isal import isal_zlib
 
 from json_text import encoded
 
 _PLAIN, _COMPRESSED = b"\x01", b"\x02"
 _NONCE_BYTES = 12
-# From here on it is worth compressing a value first (docs/decisions/0031): prompts with many stages and a long history
-# are most of what a turn writes. A shorter one costs more processor time than it spares.
-COMPRESSED_BYTES = 8192
-# The fastest, in 64 KiB of memory instead of 256: each thread keeps its own. No larger in the end.
-_LEVEL, _WINDOW_BITS, _MEMORY_LEVEL = 1, 13, 6
+# From here on it is worth compressing a value first (docs/decisions/0031): prompts are most of what a turn writes.
+COMPRESSED_BYTES = 1024
+_LEVEL = 0  # of 3: the fastest
 
 
 class Undecryptable(Exception):
@@ -57,11 +56,6 @@ def unseal(key: AESGCM, sealed: bytes, associated: bytes) -> bytes:
         return key.decrypt(sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:], associated)
     except (InvalidTag, ValueError) as error:
         raise Undecryptable("wrong key, or the value was moved or altered") from error
-
-
-def _compressed(plain: bytes) -> bytes:
-    press = zlib.compressobj(_LEVEL, zlib.DEFLATED, _WINDOW_BITS, _MEMORY_LEVEL)
-    return press.compress(plain) + press.flush()
 
 
 class WrappingKey(Protocol):
@@ -134,7 +128,7 @@ class Cipher:
         (key_id, key), plain, associated = self._active, encoded(value), self._associated(table, column, row_id)
         if not (may_be_long and self.compresses) or len(plain) < COMPRESSED_BYTES:
             return _PLAIN + key_id + seal(key, plain, associated)
-        return _COMPRESSED + key_id + seal(key, _compressed(plain), associated + _COMPRESSED)
+        return _COMPRESSED + key_id + seal(key, isal_zlib.compress(plain, _LEVEL), associated + _COMPRESSED)
 
     def decrypt(self, table: str, column: str, row_id: str, stored: bytes | memoryview) -> Any:
         """The JSON value; raises Undecryptable."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from db import Connection, NotFound, execute, fetch_all, fetch_one
 from db.cipher import Cipher
@@ -27,9 +27,9 @@ class Message:
     created_at: datetime
 
 
-@dataclass(frozen=True)
-class Said:
-    """An utterance with its place among all messages, as the history of a turn knows it."""
+class Said(NamedTuple):
+    """An utterance with its place among all messages, as the history of a turn knows it. A tuple: a turn makes a
+    hundred of them, each in a quarter of the time that a frozen dataclass takes."""
 
     sequence: int
     turn_id: str | None

@@ -7,6 +7,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 
 def word_set(text: str) -> frozenset[str]:
@@ -40,8 +41,7 @@ _ACCENTS = re.compile("[\u0300-\u036f]")
 _SPEAKER = re.compile(r"\s*(customer|user|client|caller)\s*:\s*(.*)", re.IGNORECASE)
 
 
-@dataclass(frozen=True)
-class Candidate:
+class Candidate(NamedTuple):
     """Something a message may be about; `examples` has lines such as "Customer: …" and "Assistant: …"."""
 
     name: str

@@ -7,7 +7,7 @@ import functools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from db.agents import Agent
 from db.businesses import Business
@@ -21,8 +21,7 @@ CHARACTERS_PER_TOKEN = 4
 MAX_REACHABLE = 40
 
 
-@dataclass(frozen=True)
-class Utterance:
+class Utterance(NamedTuple):
     """One message of the history; `sender_type` is user, ai or operator."""
 
     sender_type: str
