@@ -61,6 +61,8 @@ def _sampled(seconds: int, clients: int) -> str:
 def _parsed(raw: str) -> Iterator[Stack]:
     for line in raw.splitlines():
         frames, _, count = line.rpartition(" ")
+        if not (line.startswith("process ") and count.isdigit()):
+            continue  # py-spy does not stop the threads: now and then it takes any text, of several lines, for a name
         yield tuple(_function(frame) for frame in frames.split(";")), int(count)
 
 
