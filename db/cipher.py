@@ -23,7 +23,7 @@ _PLAIN, _COMPRESSED = b"\x01", b"\x02"
 _NONCE_BYTES = 12
 # From here on it is worth compressing a value first (docs/decisions/0031): prompts are most of what a turn writes.
 COMPRESSED_BYTES = 1024
-_LEVEL = 0  # of 3: the fastest
+_LEVEL = 1  # of 3; level 0 is faster still, and lengthens what does not compress
 
 
 class Undecryptable(Exception):

@@ -19,6 +19,7 @@ from api import metrics
 from api.settings import Settings
 from db import keys
 from db.cipher import COMPRESSED_BYTES, Cipher, Keyring, Undecryptable, bound
+from json_text import encoded
 from tests.api import shop
 from tests.conftest import MASTER_KEY, Client, onboard
 
@@ -55,6 +56,14 @@ def test_a_long_value_is_stored_shorter_and_comes_back_as_it_was(cipher: Cipher)
     for length in (COMPRESSED_BYTES - 3, COMPRESSED_BYTES - 2, COMPRESSED_BYTES + 1):
         text = os.urandom(length).hex()[:length]
         assert cipher.decrypt("a", "b", "c", cipher.encrypt("a", "b", "c", text, may_be_long=True)) == text
+
+
+@pytest.mark.parametrize("length", [COMPRESSED_BYTES, 4 * COMPRESSED_BYTES, 2**20])
+def test_what_hardly_repeats_is_not_lengthened(cipher: Cipher, length: int) -> None:
+    digits, anything = os.urandom(length // 2).hex(), os.urandom(length).decode("latin-1")
+    sizes = [len(cipher.encrypt("a", "b", "c", text, may_be_long=True)) for text in (digits, anything)]
+    assert sizes[0] < length * 0.75
+    assert sizes[1] < len(encoded(anything)) + 200
 
 
 def test_a_value_cannot_be_read_in_another_form(cipher: Cipher) -> None:

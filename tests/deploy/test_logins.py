@@ -68,10 +68,13 @@ def test_the_owner_migrates_and_the_app_serves_with_nothing_but_its_role(
     first, again = (client.post("/api/v1/messages", body, Idempotency_Key="once") for _ in range(2))
     assert (first.status, again.status, again.body) == (200, 200, first.body)
     ledger = client.get(f"/api/v1/turns/{first.body['turn_id']}")
-    assert {step["outcome"] for step in ledger.body["steps"]} <= {"ok", "speculative", "skipped"}
+    assert [step["outcome"] for step in ledger.body["steps"]].count("ok") >= 2
     assert len(client.get(f"/api/v1/conversations/{first.body['conversation_id']}/messages").body) == 2
     with psycopg2.connect(web) as connection, connection.cursor() as cursor:
         cursor.execute("SELECT rolsuper OR rolbypassrls OR rolcreaterole FROM pg_roles WHERE rolname = current_user")
         assert cursor.fetchone() == (False,)
         with pytest.raises(psycopg2.errors.InsufficientPrivilege):
             cursor.execute("SELECT business_id FROM public.businesses")
+    with psycopg2.connect(owner) as connection, connection.cursor() as cursor:
+        cursor.execute("SELECT (SELECT count(*) FROM businesses) + (SELECT count(*) FROM audit_log)")
+        assert cursor.fetchone() == (0,)
