@@ -18,8 +18,8 @@ from api.settings import Settings
 from db import embedded
 from tests import tours
 from tests.conftest import MASTER_KEY, Client, onboard
-from tests.deploy.instances import free_port
 from tests.node import node_tools
+from tests.waiting import free_port
 
 GUIDES = {path.name: path.read_text(encoding="utf-8") for path in (PROJECT / "docs" / "guides").glob("*.md")}
 PRODUCTION = "go-to-production.md"

@@ -7,7 +7,7 @@ import re
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -84,11 +84,3 @@ def _port(process: subprocess.Popen[bytes], log: Path, environment: Mapping[str,
             return int(told[1])
         time.sleep(0.05)
     raise AssertionError(f"gunicorn did not start with {sorted(environment)}: {log.read_text(encoding='utf-8')}")
-
-
-def until(is_so: Callable[[], bool]) -> None:
-    """Wait for something that happens elsewhere."""
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while not is_so():
-        assert time.monotonic() < deadline, "it never came to pass"
-        time.sleep(0.02)

@@ -22,6 +22,7 @@ from api.settings import Settings
 from db import cipher, turn_leases
 from tests.api import gunicorn_server, shop
 from tests.conftest import Client, onboard
+from tests.waiting import until
 
 Sql = Callable[..., list[tuple[Any, ...]]]
 LEASE_SECONDS = 0.5
@@ -73,9 +74,7 @@ def test_turns_of_lost_workers_are_taken_over_beside_those_of_a_business_that_is
     with _being_deleted(database_url, leaving):
         turn = lost(staying)
         with gunicorn_server.running(tmp_path_factory.mktemp("served"), database_url):
-            gunicorn_server.until(
-                lambda: sql("SELECT state FROM turns WHERE turn_id = %s", turn.turn_id) == [("done",)]
-            )
+            until(lambda: sql("SELECT state FROM turns WHERE turn_id = %s", turn.turn_id) == [("done",)])
 
 
 def test_a_message_that_waited_its_turn_is_left_to_its_own_request_at_first(

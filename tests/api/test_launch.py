@@ -24,6 +24,7 @@ import pytest
 import db
 from api import env_file, launch, serving, settings
 from db import cipher, keys
+from tests.waiting import free_port
 
 START = "import os, sys; from pathlib import Path; from api import launch; "
 START += "sys.exit(launch.main(sys.argv[2:], os.environ, Path(sys.argv[1])))"
@@ -58,11 +59,6 @@ def _taken_port() -> Iterator[str]:
         listener.bind(("127.0.0.1", 0))
         listener.listen()
         yield str(listener.getsockname()[1])
-
-
-def _free_port() -> str:
-    with _taken_port() as port:
-        return port
 
 
 def _words(stream: IO[str] | None) -> str:
@@ -107,7 +103,7 @@ def _end(process: subprocess.Popen[str]) -> tuple[int, str]:
 
 
 def test_two_runs_answer_with_the_same_demo_and_leave_nothing_running(tmp_path: Path) -> None:
-    port = _free_port()
+    port = str(free_port())
     first = _launch(tmp_path, PORT=port, WEB_CONCURRENCY="1")
     words = _words(first.stdout)
     answer = _pasted(words)
@@ -125,7 +121,7 @@ def test_two_runs_answer_with_the_same_demo_and_leave_nothing_running(tmp_path: 
 
 
 def test_killed_run_and_lost_demo_file_do_not_stop_the_next_run(tmp_path: Path) -> None:
-    port = _free_port()
+    port = str(free_port())
     first = _launch(tmp_path, PORT=port, WEB_CONCURRENCY="1")
     words = _words(first.stdout)
     first.kill()
@@ -142,7 +138,7 @@ def test_killed_run_and_lost_demo_file_do_not_stop_the_next_run(tmp_path: Path) 
 
 
 def test_another_encryption_key_than_the_datas_is_one_line(tmp_path: Path, database_url: str) -> None:
-    environment = KEYS | {"DATABASE_URL": database_url, "DATA_DIR": str(tmp_path), "PORT": _free_port()}
+    environment = KEYS | {"DATABASE_URL": database_url, "DATA_DIR": str(tmp_path), "PORT": str(free_port())}
     with db.Database(database_url).transaction(None) as conn:
         # Whoever comes first makes the platform's secrets under his own key.
         keys.KeyStore(cipher.Keyring.of((("k1", bytes(range(32))),))).platform(conn)
@@ -150,7 +146,7 @@ def test_another_encryption_key_than_the_datas_is_one_line(tmp_path: Path, datab
 
 
 def test_server_that_dies_is_told_with_the_end_of_the_log(tmp_path: Path) -> None:
-    process = _launch(tmp_path, PORT=_free_port(), WEB_CONCURRENCY="1")
+    process = _launch(tmp_path, PORT=str(free_port()), WEB_CONCURRENCY="1")
     _words(process.stdout)
     psutil.Process(int((tmp_path / ".data" / "gunicorn.pid").read_text())).kill()
     _, complaint = process.communicate(timeout=PATIENCE_SECONDS)
@@ -168,7 +164,7 @@ def near() -> Iterator[Path]:
 
 
 def test_the_database_is_started_again_when_somebody_kills_it(near: Path) -> None:
-    process = _launch(near, PORT=_free_port(), WEB_CONCURRENCY="1")
+    process = _launch(near, PORT=str(free_port()), WEB_CONCURRENCY="1")
     words = _words(process.stdout)
     pid_file = near / ".data" / "postgres" / "cluster" / "postmaster.pid"
     psutil.Process(int(pid_file.read_text().split()[0])).kill()
@@ -198,7 +194,7 @@ def test_port_in_use_is_one_line(tmp_path: Path) -> None:
     ],
 )
 def test_wrong_setting_is_one_line_that_names_it(tmp_path: Path, variable: str, value: str) -> None:
-    environment = {"PORT": _free_port(), variable: value}
+    environment = {"PORT": str(free_port()), variable: value}
     if variable == "MIGRATION_DATABASE_URL":
         environment["DB_HOST"] = "127.0.0.1"
     complaint = _refusal(tmp_path, **environment)
@@ -213,7 +209,7 @@ def test_serve_makes_no_keys_and_no_database(tmp_path: Path) -> None:
 
 
 def test_serve_reads_the_file_as_make_run_does(tmp_path: Path) -> None:
-    lines = {**KEYS, "DATABASE_URL": "postgresql://127.0.0.1:1/icmp", "PORT": _free_port()}
+    lines = {**KEYS, "DATABASE_URL": "postgresql://127.0.0.1:1/icmp", "PORT": str(free_port())}
     (tmp_path / ".env").write_text("".join(f"{name}={value}\n" for name, value in lines.items()))
     assert "DATABASE_URL: the migrations failed" in _refusal(tmp_path, "serve")
     assert "PORT must lie" in _refusal(tmp_path, "serve", PORT="0")

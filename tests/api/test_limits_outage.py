@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 import uuid
 from collections.abc import Callable
 from dataclasses import replace
@@ -18,6 +17,7 @@ from tests import redis_server
 from tests.api import people
 from tests.conftest import Answer, Client, onboard
 from tests.listening import listening
+from tests.waiting import until
 
 Sql = Callable[..., list[tuple[Any, ...]]]
 
@@ -28,13 +28,6 @@ def _say(client: Client) -> Answer:
 
 def _failures() -> float:
     return REGISTRY.get_sample_value("icmp_limit_store_failures_total") or 0
-
-
-def _until(is_reached: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 20
-    while not is_reached():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 def _limited(settings: Settings, uri: str | None = None) -> Flask:
@@ -59,20 +52,20 @@ def test_redis_dies_while_requests_run_and_comes_back(
             for talker in talkers:
                 talker.start()
             try:
-                _until(lambda: any(answer.status == 429 for answer in seen))
+                until(lambda: any(answer.status == 429 for answer in seen))
                 assert person.login(port).status == 200
                 before = _failures()
                 server.kill()
-                _until(lambda: _failures() >= before + 20)
+                until(lambda: _failures() >= before + 20)
                 refused = person.login(port)
                 assert (refused.status, refused.error_code) == (503, "DATABASE_UNAVAILABLE")
                 assert "limits cannot be checked" in refused.body["message"]
                 assert int(refused.headers["Retry-After"]) > 0
                 assert Client(port).get("/api/v1/auth/me").status == 401
                 server.start()
-                _until(lambda: person.login(port).status == 200)
+                until(lambda: person.login(port).status == 200)
                 came_back = len(seen)
-                _until(lambda: any(answer.status == 429 for answer in seen[came_back:]))
+                until(lambda: any(answer.status == 429 for answer in seen[came_back:]))
             finally:
                 is_over.set()
                 for talker in talkers:

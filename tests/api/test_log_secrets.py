@@ -18,6 +18,7 @@ from tests.api import faulty_app, gunicorn_server, shop
 from tests.api.shop import Thinker
 from tests.conftest import ENVIRONMENT, MASTER_KEY, Client, onboard
 from tests.nlp import model_server, web_server
+from tests.waiting import until
 
 WORDS = "zanzibar-\"words\" & schöne 'Grüße'"
 PHONE = "+44 20 7946 0999"
@@ -225,7 +226,7 @@ def test_a_busy_and_broken_log_holds_nothing_private(watched: Watched, secrets: 
 
 def test_what_is_shipped_is_the_log_and_holds_nothing_private_either(watched: Watched, secrets: list[str]) -> None:
     assert Client(watched.served.port).get("/", X_Request_ID="last-of-all").status == 200
-    gunicorn_server.until(lambda: "last-of-all" in watched.shipped())
+    until(lambda: "last-of-all" in watched.shipped())
     assert _found(secrets, watched.shipped()) == []
     here = {line for line in watched.served.log.read_text(encoding="utf-8").splitlines() if '"icmp.request"' in line}
     there = {line for line in watched.shipped().splitlines() if '"icmp.request"' in line}
@@ -236,6 +237,6 @@ def test_what_is_shipped_is_the_log_and_holds_nothing_private_either(watched: Wa
 
 def test_a_stream_is_logged_when_its_last_piece_has_left(watched: Watched) -> None:
     assert Client(watched.served.port).get("/stream", X_Request_ID="stream-1").body == "first\nlast\n"
-    gunicorn_server.until(lambda: "stream-1" in watched.served.log.read_text(encoding="utf-8"))
+    until(lambda: "stream-1" in watched.served.log.read_text(encoding="utf-8"))
     [line] = [line for line in watched.served.lines() if line.get("request_id") == "stream-1"]
     assert line["duration_ms"] >= 300

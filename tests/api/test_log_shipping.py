@@ -18,10 +18,10 @@ from api import logs, metrics
 from api.log_shipping import Limits, Shipper
 from api.log_targets import Target
 from tests.api import gunicorn_server
-from tests.api.gunicorn_server import until
 from tests.conftest import Client
 from tests.nlp import model_server, web_server
 from tests.nlp.model_server import Behaviour, Handler
+from tests.waiting import until
 
 QUICK = Limits(batch_seconds=0.02, first_pause_seconds=0.01, call_seconds=2.0, give_up_seconds=20.0)
 TAKEN = model_server.answers({"errors": False})

@@ -15,6 +15,7 @@ from api import serving
 from tests.api import gunicorn_server
 from tests.api.test_metrics import samples
 from tests.conftest import MASTER_KEY, Client
+from tests.waiting import until
 
 WELCOME = frozenset({("method", "GET"), ("route", "/"), ("status", "200")})
 
@@ -77,14 +78,14 @@ def test_a_killed_workers_counts_stay_and_its_gauges_go(served: gunicorn_server.
     before_kill = _welcomes(served)
     assert Client(served.port).get("/readyz").status == 200  # a worker has a connection now
     idle = ("icmp_pool_connections", frozenset({("state", "idle")}))
-    gunicorn_server.until(lambda: _page(served)[idle] >= 1)  # told once a second
+    until(lambda: _page(served)[idle] >= 1)  # told once a second
     server = _master(served)
     before = {child.pid for child in server.children()}
     for child in server.children():
         child.send_signal(signal.SIGKILL)
-    gunicorn_server.until(lambda: not before & _counting(server, "gauge_livesum"))
+    until(lambda: not before & _counting(server, "gauge_livesum"))
     assert before <= _counting(server, "counter")
-    gunicorn_server.until(lambda: len({child.pid for child in server.children()} - before) == 2)
+    until(lambda: len({child.pid for child in server.children()} - before) == 2)
     assert _welcomes(served) == before_kill
     _ask(served, 7)
     assert _welcomes(served) == before_kill + 7

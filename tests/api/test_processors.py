@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from tests.api import gunicorn_server
-from tests.api.gunicorn_server import until
 from tests.conftest import Client
+from tests.waiting import until
 
 CPUS = sorted(os.sched_getaffinity(0))[:2] if hasattr(os, "sched_getaffinity") else []
 pytestmark = pytest.mark.skipif(len(CPUS) < 2, reason="needs Linux and two processors")

@@ -19,6 +19,7 @@ from tests.api import shop
 from tests.api.shop import Gate, Thinker, says
 from tests.conftest import Answer, Client
 from tests.nlp.model_server import Handler, fails
+from tests.waiting import until
 
 Sql = Callable[..., list[tuple[Any, ...]]]
 AT_ONCE = 50
@@ -182,12 +183,7 @@ def test_conversations_do_not_wait_for_each_other(thinker: Thinker) -> None:
 
 
 def _until(sql: Sql, question: str, value: str, wanted: int) -> None:
-    deadline = threading.Event()
-    for _ in range(400):
-        if sql(question, value)[0][0] >= wanted:
-            return
-        deadline.wait(0.05)
-    raise AssertionError(f"{sql(question, value)} never became {wanted}")
+    until(lambda: sql(question, value)[0][0] >= wanted, lambda: f"{sql(question, value)} never became {wanted}")
 
 
 def test_a_message_that_joins_a_turn_while_another_one_leaves_it_is_answered(

@@ -13,7 +13,7 @@ import pytest
 
 from tests.api import gunicorn_server, people
 from tests.conftest import MASTER_KEY, Client, onboard
-from tests.db import own_database
+from tests.database import asked
 
 PATIENCE_SECONDS = 20
 WITHIN_SECONDS = 1.0
@@ -105,7 +105,7 @@ def test_a_key_whose_time_is_over_is_refused_by_every_worker_within_a_second(
     _, key_id, credentials = _credentials(served.port)
     _expect(served, credentials, 200)
     statement = "UPDATE api_keys SET expires_at = clock_timestamp() WHERE key_id = %s"
-    own_database.asked(database_url, statement, key_id)
+    asked(database_url, statement, key_id)
     time.sleep(WITHIN_SECONDS)
     _expect(served, credentials, 401)
 

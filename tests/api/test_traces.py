@@ -21,10 +21,10 @@ from api.settings import Settings
 from nlp import llm
 from nlp.errors import ModelUnavailable
 from tests.api import gunicorn_server, shop
-from tests.api.gunicorn_server import until
 from tests.api.shop import Thinker
 from tests.conftest import ENVIRONMENT, MASTER_KEY, Client
 from tests.nlp import model_server, web_server
+from tests.waiting import until
 
 TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 TRACEPARENT = f"00-{TRACE}-{PARENT}-01"

@@ -9,13 +9,13 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import urlsplit
 
-import psycopg2
 from flask import Flask
 
 import app as application
 from api.settings import Settings
 from db import migrate
 from tests.conftest import MASTER_KEY, Answer, Client
+from tests.database import asked
 
 Serve = Callable[[Flask], int]
 
@@ -75,15 +75,3 @@ def made(settings: Settings, serve: Serve) -> Iterator[OwnDatabase]:
         house.close()
     finally:
         asked(settings.database_url, f"DROP DATABASE {name} WITH (FORCE)")
-
-
-def asked(url: str, statement: str, *values: Any) -> list[tuple[Any, ...]]:
-    """The rows of one statement in a connection of its own."""
-    connection = psycopg2.connect(url)
-    connection.autocommit = True
-    try:
-        with connection.cursor() as cursor:
-            cursor.execute(statement, values or None)
-            return cursor.fetchall() if cursor.description else []
-    finally:
-        connection.close()

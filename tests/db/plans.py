@@ -18,6 +18,7 @@ import app as application
 import db
 from api.settings import Settings
 from bench import big_database, big_rows
+from tests.database import asked
 
 PLAN = big_rows.Plan(businesses=200, messages=20_000, events=20_000, stages=50, days=365, ledger_bytes=100)
 # What the generator leaves out: thirty rows for each business.
@@ -112,38 +113,27 @@ def _counters(connection: Any) -> Counts | None:
 def filled(database_url: str) -> Iterator[str]:
     """The address of a migrated and filled database beside the one of the tests."""
     name = f"plans_{uuid.uuid4().hex}"
-    _run(database_url, f"CREATE DATABASE {name}")
+    asked(database_url, f"CREATE DATABASE {name}")
     url = urlsplit(database_url)._replace(path=f"/{name}").geturl()
     try:
         big_database.fill(url, PLAN, (("k1", bytes(range(32))),))
         for table, (columns, values) in SHELVES.items():
             key = "key_id" if table == "api_keys" else f"{table.removesuffix('s')}_id"
-            _run(
+            asked(
                 url,
                 f"INSERT INTO {table} (business_id, {key}, {columns})"
                 f" SELECT business_id, gen_random_uuid(), {values} FROM businesses, generate_series(1, 30) n",
             )
         for statement in (*MORE, "ANALYZE"):
-            _run(url, statement)
+            asked(url, statement)
         yield url
     finally:
-        _run(database_url, f"DROP DATABASE {name} WITH (FORCE)")
-
-
-def _run(url: str, statement: str) -> list[tuple[Any, ...]]:
-    connection = psycopg2.connect(url)
-    connection.autocommit = True
-    try:
-        with connection.cursor() as cursor:
-            cursor.execute(statement)
-            return cursor.fetchall() if cursor.description else []
-    finally:
-        connection.close()
+        asked(database_url, f"DROP DATABASE {name} WITH (FORCE)")
 
 
 def large_tables(url: str) -> set[str]:
     """The tenants' tables, and the people's, in which a scan of the whole would be noticed."""
-    names = _run(
+    names = asked(
         url,
         "SELECT relname FROM pg_class JOIN pg_attribute ON attrelid = pg_class.oid"
         " WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace AND reltuples >= 500"
@@ -161,11 +151,11 @@ def ids_of(url: str, business_id: str) -> dict[str, str]:
     }  # fmt: skip
     newest = f"FROM messages WHERE business_id = '{business_id}' ORDER BY sequence DESC LIMIT 1"
     for key, table in things.items():
-        [(found[key],)] = _run(url, f"SELECT {key} FROM {table} WHERE business_id = '{business_id}' LIMIT 1")
-    [(found["message_id"], found["turn_id"], found["conversation_id"])] = _run(
+        [(found[key],)] = asked(url, f"SELECT {key} FROM {table} WHERE business_id = '{business_id}' LIMIT 1")
+    [(found["message_id"], found["turn_id"], found["conversation_id"])] = asked(
         url, f"SELECT message_id, turn_id, conversation_id {newest}"
     )
-    [(found["user_id"],)] = _run(
+    [(found["user_id"],)] = asked(
         url, f"SELECT user_id FROM conversations WHERE conversation_id = '{found['conversation_id']}'"
     )
     return found

@@ -8,7 +8,6 @@ import stat
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import psutil
@@ -17,6 +16,7 @@ import pytest
 
 from bench import own_app
 from db import embedded
+from tests.database import asked
 
 OWNER_THAT_WAITS = """
 import sys
@@ -34,18 +34,8 @@ def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder whose server has one row in the table `kept`."""
     folder = tmp_path_factory.mktemp("embedded") / "postgres"
     with embedded.running(folder, durable=False) as url:
-        _query(url, "CREATE TABLE kept AS SELECT 1 AS n")
+        asked(url, "CREATE TABLE kept AS SELECT 1 AS n")
     return folder
-
-
-def _query(url: str, sql: str) -> list[tuple[Any, ...]]:
-    conn = psycopg2.connect(url)
-    try:
-        with conn, conn.cursor() as cursor:
-            cursor.execute(sql)
-            return cursor.fetchall() if cursor.description else []
-    finally:
-        conn.close()
 
 
 def _postmaster(folder: Path) -> psutil.Process:
@@ -55,7 +45,7 @@ def _postmaster(folder: Path) -> psutil.Process:
 def test_data_stays_from_one_run_to_the_next(data_dir: Path) -> None:
     with embedded.running(data_dir, durable=False) as url:
         assert urlsplit(url).path == "/icmp"
-        assert _query(url, "SELECT n FROM kept") == [(1,)]
+        assert asked(url, "SELECT n FROM kept") == [(1,)]
 
 
 def test_the_address_of_a_running_server_is_found_by_its_folder(data_dir: Path, tmp_path: Path) -> None:
@@ -82,12 +72,12 @@ def test_fault_in_the_block_passes_unchanged_and_stops_the_server(data_dir: Path
 @pytest.mark.parametrize(("durable", "expected"), [(True, "on"), (False, "off")])
 def test_settings_follow_the_call(data_dir: Path, durable: bool, expected: str) -> None:
     with embedded.running(data_dir, durable=durable, max_connections=17) as url:
-        assert _query(url, "SELECT current_setting('fsync'), current_setting('max_connections')") == [(expected, "17")]
+        assert asked(url, "SELECT current_setting('fsync'), current_setting('max_connections')") == [(expected, "17")]
 
 
 def test_only_its_own_account_reaches_the_server(data_dir: Path) -> None:
     with embedded.running(data_dir, durable=False) as url:
-        assert _query(url, "SELECT current_setting('listen_addresses')") == [("",)]
+        assert asked(url, "SELECT current_setting('listen_addresses')") == [("",)]
         for path in (data_dir, data_dir / "cluster", data_dir / f".s.PGSQL.{embedded.PORT}"):
             assert stat.S_IMODE(path.stat().st_mode) == 0o700
 
@@ -97,10 +87,10 @@ def test_a_port_wants_a_password(data_dir: Path) -> None:
     over_tcp = f"postgresql://{embedded.SUPERUSER}:secret@127.0.0.1:{port}/{embedded.DATABASE}"
     with embedded.running(data_dir, durable=False, tcp_port=port) as url:
         with pytest.raises(psycopg2.OperationalError, match="password"):
-            _query(over_tcp, "SELECT 1")
-        _query(url, f"ALTER ROLE {embedded.SUPERUSER} PASSWORD 'secret'")
-        assert _query(over_tcp, "SELECT 1") == [(1,)]
-        _query(url, f"ALTER ROLE {embedded.SUPERUSER} PASSWORD NULL")
+            asked(over_tcp, "SELECT 1")
+        asked(url, f"ALTER ROLE {embedded.SUPERUSER} PASSWORD 'secret'")
+        assert asked(over_tcp, "SELECT 1") == [(1,)]
+        asked(url, f"ALTER ROLE {embedded.SUPERUSER} PASSWORD NULL")
 
 
 def test_second_owner_of_a_folder_is_refused(data_dir: Path) -> None:
@@ -111,7 +101,7 @@ def test_second_owner_of_a_folder_is_refused(data_dir: Path) -> None:
         ):
             pass
         assert "\n" not in str(refused.value)
-        assert _query(url, "SELECT n FROM kept") == [(1,)]
+        assert asked(url, "SELECT n FROM kept") == [(1,)]
 
 
 def test_server_of_a_killed_owner_is_replaced(data_dir: Path) -> None:
@@ -119,26 +109,26 @@ def test_server_of_a_killed_owner_is_replaced(data_dir: Path) -> None:
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as owner:
         assert owner.stdout is not None
         url = owner.stdout.readline().strip()
-        _query(url, "UPDATE kept SET n = 2")
+        asked(url, "UPDATE kept SET n = 2")
         orphan = _postmaster(data_dir)
         owner.send_signal(signal.SIGKILL)
     assert orphan.is_running()
     with embedded.running(data_dir, durable=False) as url:
         assert not orphan.is_running()
-        assert _query(url, "UPDATE kept SET n = 1 WHERE n = 2 RETURNING n") == [(1,)]
+        assert asked(url, "UPDATE kept SET n = 1 WHERE n = 2 RETURNING n") == [(1,)]
 
 
 def test_pid_file_that_names_an_unrelated_process_is_ignored(data_dir: Path) -> None:
     (data_dir / "cluster" / "postmaster.pid").write_text(f"{os.getpid()}\n")
     with embedded.running(data_dir, durable=False) as url:
-        assert _query(url, "SELECT n FROM kept") == [(1,)]
+        assert asked(url, "SELECT n FROM kept") == [(1,)]
 
 
 @pytest.mark.parametrize("name", ["x" * 120, "a, b"], ids=["long", "comma"])
 def test_path_unfit_for_a_socket_gets_a_private_folder(tmp_path: Path, name: str) -> None:
     with embedded.running(tmp_path / name, durable=False) as url:
         socket_dir = Path(parse_qs(urlsplit(url).query)["host"][0])
-        assert _query(url, "SELECT 1") == [(1,)]
+        assert asked(url, "SELECT 1") == [(1,)]
         assert stat.S_IMODE(socket_dir.stat().st_mode) == 0o700
     assert not socket_dir.exists()
 
@@ -147,7 +137,7 @@ def test_interrupted_initdb_is_done_again(tmp_path: Path) -> None:
     (tmp_path / "cluster.new").mkdir()
     (tmp_path / "cluster.new" / "PG_VERSION").write_text("18\n")
     with embedded.running(tmp_path, durable=False) as url:
-        assert _query(url, "SELECT 1") == [(1,)]
+        assert asked(url, "SELECT 1") == [(1,)]
 
 
 def test_folder_of_another_version_is_one_clear_line(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ import app as application
 import db
 from api.settings import Settings
 from db import embedded, migrate
+from tests.database import asked
 
 EVERY_VERSION = [migration.version for migration in migrate.available()]
 RELATIONS = "SELECT count(*) FROM pg_class WHERE relnamespace = 'public'::regnamespace"
@@ -35,7 +36,7 @@ def new_database(server: str) -> Callable[..., str]:
 
     def make(owner: str = "postgres") -> str:
         name = f"d_{uuid.uuid4().hex}"
-        _run(server, f"CREATE DATABASE {name} OWNER {owner}")
+        asked(server, f"CREATE DATABASE {name} OWNER {owner}")
         return server.replace("/icmp?", f"/{name}?").replace("postgres@", f"{owner}@")
 
     return make
@@ -55,20 +56,9 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return copy
 
 
-def _run(url: str, statement: str) -> list[tuple[Any, ...]]:
-    connection = psycopg2.connect(url)
-    connection.autocommit = True
-    try:
-        with connection.cursor() as cursor:
-            cursor.execute(statement)
-            return cursor.fetchall() if cursor.description else []
-    finally:
-        connection.close()
-
-
 def _login(server: str, options: str) -> str:
     name = f"login_{uuid.uuid4().hex}"
-    _run(server, f"CREATE ROLE {name} LOGIN {options}")
+    asked(server, f"CREATE ROLE {name} LOGIN {options}")
     return name
 
 
@@ -82,7 +72,7 @@ def _readiness(settings: Settings, url: str) -> tuple[int, dict[str, Any]]:
 def test_an_owner_without_superuser_migrates_a_virgin_server(
     server: str, new_database: Callable[..., str], settings: Settings
 ) -> None:
-    assert _run(server, "SELECT count(*) FROM pg_roles WHERE rolname LIKE 'icmp%'") == [(0,)]
+    assert asked(server, "SELECT count(*) FROM pg_roles WHERE rolname LIKE 'icmp%'") == [(0,)]
     assert _readiness(settings, server) == (503, {"database": "unavailable"})
     owner = _login(server, "CREATEROLE")
     url = new_database(owner)
@@ -95,7 +85,7 @@ def test_an_owner_without_superuser_migrates_a_virgin_server(
         db.execute(conn, statement, [business_id, user_id])
     database.close()
     # Forced: the owner of the tables sees no tenant's rows either.
-    assert _run(url, "SELECT count(*) FROM businesses") == [(0,)]
+    assert asked(url, "SELECT count(*) FROM businesses") == [(0,)]
     assert _readiness(settings, url)[0] == 200
 
 
@@ -104,7 +94,7 @@ def test_an_owner_who_was_given_the_roles_migrates_beside_another_database(
 ) -> None:
     migrate.apply(empty)
     owner = _login(server, "NOCREATEROLE")
-    _run(server, f"GRANT icmp_app, icmp_lookup TO {owner} WITH SET TRUE, INHERIT FALSE")
+    asked(server, f"GRANT icmp_app, icmp_lookup TO {owner} WITH SET TRUE, INHERIT FALSE")
     url = new_database(owner)
     assert [migration.version for migration in migrate.apply(url)] == EVERY_VERSION
     assert _readiness(settings, url)[0] == 200
@@ -113,32 +103,32 @@ def test_an_owner_who_was_given_the_roles_migrates_beside_another_database(
 def test_an_app_login_that_has_only_the_role_can_serve(server: str, empty: str, settings: Settings) -> None:
     migrate.apply(empty)
     login = _login(server, "NOINHERIT")
-    _run(server, f"GRANT icmp_app TO {login} WITH SET TRUE, INHERIT FALSE")
+    asked(server, f"GRANT icmp_app TO {login} WITH SET TRUE, INHERIT FALSE")
     assert _readiness(settings, empty.replace("postgres@", f"{login}@"))[0] == 200
 
 
 def test_a_second_run_changes_nothing(empty: str) -> None:
     assert [migration.version for migration in migrate.apply(empty)] == EVERY_VERSION
-    relations = _run(empty, RELATIONS)
+    relations = asked(empty, RELATIONS)
     assert migrate.apply(empty) == []
-    assert _run(empty, RELATIONS) == relations
+    assert asked(empty, RELATIONS) == relations
 
 
 def test_ten_runners_at_once_apply_each_migration_once(empty: str) -> None:
     with ThreadPoolExecutor(10) as threads:
         done = list(threads.map(migrate.apply, [empty] * 10))
     assert sorted(migration.version for each in done for migration in each) == EVERY_VERSION
-    assert _run(empty, "SELECT version FROM schema_migrations ORDER BY 1") == [(version,) for version in EVERY_VERSION]
+    assert asked(empty, "SELECT version FROM schema_migrations ORDER BY 1") == [(version,) for version in EVERY_VERSION]
 
 
 def test_a_migration_that_fails_leaves_nothing_and_can_be_repaired(empty: str, folder: Path) -> None:
     migrate.apply(empty)
-    relations = _run(empty, RELATIONS)
+    relations = asked(empty, RELATIONS)
     later = folder / "9000_later.sql"
     later.write_text("CREATE TABLE half (n integer); INSERT INTO half VALUES (1 / 0);")
     with pytest.raises(psycopg2.errors.DivisionByZero):
         migrate.apply(empty)
-    assert _run(empty, RELATIONS) == relations
+    assert asked(empty, RELATIONS) == relations
     later.write_text("CREATE TABLE half (n integer);")
     assert [migration.name for migration in migrate.apply(empty)] == ["later"]
 

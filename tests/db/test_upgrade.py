@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import threading
-import time
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -23,8 +22,10 @@ from api.settings import Settings
 from db import migrate
 from tests.api.people import PASSWORD
 from tests.conftest import Client
+from tests.database import asked
 from tests.db import statements
 from tests.deploy import old_release
+from tests.waiting import until
 
 RELEASE = Path(__file__).parent / "releases" / "0001-0004.sql"
 TENANT_TABLES = """
@@ -37,16 +38,16 @@ TENANT_TABLES = """
 def released(postgres: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """A database as the previous release left it."""
     name = f"released_{uuid.uuid4().hex}"
-    _run(postgres, f"CREATE DATABASE {name}")
+    asked(postgres, f"CREATE DATABASE {name}")
     url = urlsplit(postgres)._replace(path=f"/{name}").geturl()
     known = migrate.available()
     with monkeypatch.context() as then:
         then.setattr(migrate, "available", lambda: known[: old_release.LAST_MIGRATION])
         migrate.apply(url)
     # The rows of the templates that come with the platform are in the file as well.
-    _run(url, f"TRUNCATE global_templates, platform_secrets; {RELEASE.read_text(encoding='utf-8')}")
+    asked(url, f"TRUNCATE global_templates, platform_secrets; {RELEASE.read_text(encoding='utf-8')}")
     yield url
-    _run(postgres, f"DROP DATABASE {name} WITH (FORCE)")
+    asked(postgres, f"DROP DATABASE {name} WITH (FORCE)")
 
 
 @pytest.fixture
@@ -68,19 +69,8 @@ def serve_on(settings: Settings, serve: Callable[[Flask], int]) -> Callable[...,
     return start
 
 
-def _run(url: str, statement: str) -> list[tuple[Any, ...]]:
-    connection = psycopg2.connect(url)
-    connection.autocommit = True
-    try:
-        with connection.cursor() as cursor:
-            cursor.execute(statement)
-            return cursor.fetchall() if cursor.description else []
-    finally:
-        connection.close()
-
-
 def _counts(url: str, tables: list[str]) -> dict[str, int]:
-    return {table: _run(url, f"SELECT count(*) FROM {table}")[0][0] for table in tables}
+    return {table: asked(url, f"SELECT count(*) FROM {table}")[0][0] for table in tables}
 
 
 def _wrote(client: Client, told: dict[str, Any], message: str) -> int:
@@ -91,7 +81,7 @@ def _wrote(client: Client, told: dict[str, Any], message: str) -> int:
 def test_no_row_is_lost_and_old_data_is_read_and_written(
     released: str, told: dict[str, Any], serve_on: Callable[..., int]
 ) -> None:
-    tables = [name for (name,) in _run(released, TENANT_TABLES)]
+    tables = [name for (name,) in asked(released, TENANT_TABLES)]
     before = _counts(released, tables)
     assert all(before[name] for name in ("messages", "turns", "turn_steps", "orders", "events", "stages", "api_keys"))
     migrate.apply(released)
@@ -154,7 +144,7 @@ def test_the_old_code_answers_during_the_migrations_and_beside_the_new_code(
             new = serve_on(released)
             callers.append(threads.submit(traffic, new, "Where is my order?"))
             seen = len(statuses)
-            _until(lambda: len(statuses) > seen + 40)
+            until(lambda: len(statuses) > seen + 40)
         finally:
             done.set()
         for caller in callers:
@@ -174,13 +164,6 @@ def _newer() -> int:
     return len(migrate.available()) - old_release.LAST_MIGRATION
 
 
-def _until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-
-
 @pytest.fixture
 def later(released: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """The migrated database, and one more migration that wants two tables for itself."""
@@ -194,7 +177,7 @@ def later(released: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str
 
 def _is_waiting(url: str) -> bool:
     waits = "SELECT 1 FROM pg_stat_activity WHERE application_name = 'icmp-migrate' AND wait_event_type = 'Lock'"
-    return bool(_run(url, waits))
+    return bool(asked(url, waits))
 
 
 def test_a_migration_gives_way_to_requests_while_it_waits_for_a_table(later: str) -> None:
@@ -202,10 +185,10 @@ def test_a_migration_gives_way_to_requests_while_it_waits_for_a_table(later: str
     with ThreadPoolExecutor(1) as threads, reader.cursor() as cursor:
         cursor.execute("SELECT count(*) FROM products")
         runner = threads.submit(migrate.apply, later)
-        _until(lambda: _is_waiting(later))
+        until(lambda: _is_waiting(later))
         # Behind a waiting migration without a limit these would wait for the reader too, which never ends.
         for _ in range(5):
-            assert _run(later, "SET lock_timeout = '10s'; SELECT count(*) FROM products") == [(1,)]
+            assert asked(later, "SET lock_timeout = '10s'; SELECT count(*) FROM products") == [(1,)]
         assert not runner.done()
         reader.rollback()
         assert [each.name for each in runner.result(60)] == ["later"]
@@ -219,7 +202,7 @@ def test_of_a_migration_and_a_request_that_wait_for_each_other_the_migration_giv
         runner = threads.submit(migrate.apply, later)
         for _ in range(3):
             # The migration has the turns and waits for the products, which the request has: now it wants the turns.
-            _until(lambda: _is_waiting(later))
+            until(lambda: _is_waiting(later))
             cursor.execute("SELECT count(*) FROM turns")
         request.commit()
         assert [each.name for each in runner.result(60)] == ["later"]
@@ -238,7 +221,7 @@ def test_a_migration_that_never_gets_its_table_fails_and_changes_nothing(
                 migrate.apply(later)
     finally:
         reader.close()
-    assert _run(later, "SELECT version FROM schema_migrations WHERE version = 9000") == []
+    assert asked(later, "SELECT version FROM schema_migrations WHERE version = 9000") == []
     assert [each.name for each in migrate.apply(later)] == ["later"]
 
 

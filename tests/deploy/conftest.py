@@ -6,28 +6,18 @@ import uuid
 from collections.abc import Iterator
 from urllib.parse import urlsplit
 
-import psycopg2
 import pytest
 
 from db import migrate
+from tests.database import asked
 
 
 @pytest.fixture(scope="module")
 def own_database(postgres: str) -> Iterator[str]:
     """A migrated database that nobody else uses; its address."""
     name = f"instances_{uuid.uuid4().hex}"
-    _run(postgres, f"CREATE DATABASE {name}")
+    asked(postgres, f"CREATE DATABASE {name}")
     url = urlsplit(postgres)._replace(path=f"/{name}").geturl()
     migrate.apply(url)
     yield url
-    _run(postgres, f"DROP DATABASE {name} WITH (FORCE)")
-
-
-def _run(url: str, statement: str) -> None:
-    connection = psycopg2.connect(url)
-    connection.autocommit = True
-    try:
-        with connection.cursor() as cursor:
-            cursor.execute(statement)
-    finally:
-        connection.close()
+    asked(postgres, f"DROP DATABASE {name} WITH (FORCE)")

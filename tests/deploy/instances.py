@@ -11,8 +11,7 @@ import socket
 import ssl
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -29,19 +28,13 @@ from cryptography.x509.oid import NameOID
 
 from api import launch, serving
 from tests.conftest import ENVIRONMENT, Answer
+from tests.waiting import free_port, until
 
 DEPLOY = launch.PROJECT / "deploy"
 NGINX = shutil.which("nginx")
 MISSING = "nginx is not installed here: apt-get install nginx, as .ci/run does"
 PATIENCE_SECONDS = 90
 HTTP2_DIRECTIVE_SINCE = (1, 25, 1)
-
-
-def free_port() -> int:
-    """A port that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class Instance:
@@ -229,14 +222,6 @@ def _make_certificate(folder: Path) -> None:
     plain = serialization.NoEncryption()
     private = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, plain)
     (folder / "tls.key").write_bytes(private)
-
-
-def until(condition: Callable[[], bool], told: Callable[[], str] = str) -> None:
-    """Wait for a state; fails with what `told` says."""
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while not condition():
-        assert time.monotonic() < deadline, told()
-        time.sleep(0.05)
 
 
 def _answers(port: int, path: str) -> bool:

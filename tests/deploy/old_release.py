@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import re
-import socket
 import subprocess
 import sys
 import tarfile
@@ -19,6 +18,7 @@ import pytest
 from api.launch import PROJECT
 from db import migrate
 from tests.conftest import ENVIRONMENT
+from tests.waiting import free_port
 
 LAST_MIGRATION = 4  # of the previous release
 PATIENCE_SECONDS = 60
@@ -51,7 +51,7 @@ def unpack(folder: Path) -> Path:
 @contextmanager
 def running(folder: Path, database_url: str, *, migrating: bool = False) -> Iterator[int]:
     """Serves the release in `folder`; its port."""
-    port = _free_port()
+    port = free_port()
     chosen = ENVIRONMENT | {
         "DATABASE_URL": database_url,
         "PORT": str(port),
@@ -86,12 +86,6 @@ def _git(*arguments: str) -> str | None:
         return None
     found = done.stdout.strip()
     return found if done.returncode == 0 and re.fullmatch(r"[0-9a-f\s]+", found) else None
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _wait_until_ready(process: subprocess.Popen[bytes], port: int, log: Path) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from tests.conftest import Client
 from tests.deploy import instances
+from tests.waiting import free_port
 
 pytestmark = pytest.mark.skipif(instances.NGINX is None, reason=instances.MISSING)
 BURST = 3
@@ -21,7 +22,7 @@ def port(own_database: str, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     folder = tmp_path_factory.mktemp("task")
     limits = {"RATE_LIMIT_LOGIN_BURST": str(BURST), "RATE_LIMIT_LOGIN_PER_MINUTE": "1"}
     app = instances.Instance(folder, "task", {"DATABASE_URL": own_database} | limits)
-    found = instances.free_port()
+    found = free_port()
     changes = [
         (r"listen 8080", f"listen 127.0.0.1:{found}"),
         (r"127\.0\.0\.1:8000", f"127.0.0.1:{app.port}"),

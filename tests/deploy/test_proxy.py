@@ -17,6 +17,7 @@ import pytest
 from tests.conftest import MASTER_KEY
 from tests.deploy import instances
 from tests.deploy.instances import Site
+from tests.waiting import free_port, until
 
 pytestmark = pytest.mark.skipif(instances.NGINX is None, reason=instances.MISSING)
 LOGIN_BURST = 4
@@ -58,7 +59,7 @@ def test_plain_http_is_led_to_https_and_browsers_are_told_to_stay(site: Site) ->
 def test_both_instances_share_the_work(site: Site) -> None:
     before = [instance.requests("/") for instance in site.instances]
     assert {site.proxy.call("GET", "/").status for _ in range(40)} == {200}
-    instances.until(lambda: sum(instance.requests("/") for instance in site.instances) == sum(before) + 40)
+    until(lambda: sum(instance.requests("/") for instance in site.instances) == sum(before) + 40)
     assert all(instance.requests("/") - seen >= 15 for instance, seen in zip(site.instances, before, strict=True))
 
 
@@ -127,6 +128,6 @@ def test_clients_that_send_half_a_request_block_nobody(site: Site) -> None:
 
 
 def test_nobody_behind_it_is_an_answer_of_the_one_shape(tmp_path: Path) -> None:
-    with instances.proxy(tmp_path, (instances.free_port(), instances.free_port())) as alone:
+    with instances.proxy(tmp_path, (free_port(), free_port())) as alone:
         answer = alone.call("GET", "/healthz")
     assert (answer.status, answer.error_code, answer.headers["Retry-After"]) == (503, "SERVER_ERROR", "2")

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-import psycopg2
 import pytest
 from flask import Flask
 
@@ -21,7 +20,9 @@ import app as application
 from api.settings import Settings
 from db import embedded, migrate
 from tests.conftest import MASTER_KEY, Client
+from tests.database import asked
 from tests.db.releases import record
+from tests.waiting import until
 
 TABLES = "SELECT tablename FROM pg_tables WHERE schemaname = 'public' AND tablename <> 'rate_buckets' ORDER BY 1"
 # A checksum that does not depend on the order of the rows.
@@ -53,18 +54,7 @@ def serve_on(settings: Settings, serve: Callable[[Flask], int]) -> Callable[[str
 
 def _fill(url: str) -> None:
     migrate.apply(url)
-    _run(url, f"TRUNCATE global_templates, platform_secrets; {record.FILE.read_text(encoding='utf-8')}")
-
-
-def _run(url: str, statement: str) -> list[tuple[Any, ...]]:
-    connection = psycopg2.connect(url)
-    connection.autocommit = True
-    try:
-        with connection.cursor() as cursor:
-            cursor.execute(statement)
-            return cursor.fetchall() if cursor.description else []
-    finally:
-        connection.close()
+    asked(url, f"TRUNCATE global_templates, platform_secrets; {record.FILE.read_text(encoding='utf-8')}")
 
 
 def _program(name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -73,7 +63,7 @@ def _program(name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def _checksums(url: str) -> dict[str, tuple[Any, ...]]:
-    return {table: _run(url, CHECKSUM.format(table))[0] for (table,) in _run(url, TABLES)}
+    return {table: asked(url, CHECKSUM.format(table))[0] for (table,) in asked(url, TABLES)}
 
 
 def _reads_an_old_turn(port: int, told: dict[str, Any]) -> bool:
@@ -87,7 +77,7 @@ def _reads_an_old_turn(port: int, told: dict[str, Any]) -> bool:
 def test_a_dump_restores_every_row_and_an_old_turn_is_read_over_the_api(
     server: str, told: dict[str, Any], serve_on: Callable[[str], int], tmp_path: Path, settings: Settings
 ) -> None:
-    _run(server, BACKUP_LOGIN)
+    asked(server, BACKUP_LOGIN)
     before = _checksums(server)
     assert before["messages"][0] >= 6
     dump = str(tmp_path / "icmp.dump")
@@ -96,8 +86,8 @@ def test_a_dump_restores_every_row_and_an_old_turn_is_read_over_the_api(
     assert (done.returncode, done.stderr) == (0, "")
     # Lost: the database with everything in it. The roles belong to the server.
     maintenance = urlsplit(server)._replace(path="/postgres").geturl()
-    _run(maintenance, "DROP DATABASE icmp WITH (FORCE)")
-    _run(maintenance, "CREATE DATABASE icmp")
+    asked(maintenance, "DROP DATABASE icmp WITH (FORCE)")
+    asked(maintenance, "CREATE DATABASE icmp")
     done = _program("pg_restore", "--exit-on-error", "--single-transaction", f"--dbname={server}", dump)
     assert (done.returncode, done.stderr) == (0, "")
     assert _checksums(server) == before
@@ -109,7 +99,7 @@ def test_a_dump_restores_every_row_and_an_old_turn_is_read_over_the_api(
 
 
 def test_a_login_under_row_level_security_cannot_make_a_partial_backup(server: str) -> None:
-    _run(server, "CREATE ROLE reader LOGIN; GRANT pg_read_all_data TO reader")
+    asked(server, "CREATE ROLE reader LOGIN; GRANT pg_read_all_data TO reader")
     login = urlsplit(server)._replace(netloc="reader@").geturl()
     done = _program("pg_dump", "--format=plain", login)
     assert done.returncode != 0
@@ -134,12 +124,12 @@ def test_the_database_goes_back_to_the_moment_before_an_accident(
         port = serve_on(url)
         said = {"user_id": told["user_id"], "message": "Is the bakery open on Sundays?"}
         reply = Client(port, told["api_key"]).post("/api/v1/messages", said).body
-        moment = _run(url, "SELECT clock_timestamp()::text")[0][0]
+        moment = asked(url, "SELECT clock_timestamp()::text")[0][0]
         time.sleep(0.1)
         # The accident.
         assert Client(port, MASTER_KEY).delete(f"/api/v1/businesses/{told['business_id']}").status == 204
         assert Client(port, told["api_key"]).get("/api/v1/stages").status == 401
-        _run(url, "SELECT pg_switch_wal()")
+        asked(url, "SELECT pg_switch_wal()")
     _configure(
         second / "cluster",
         restore_command=f"cp {archive}/%f %p",
@@ -150,7 +140,7 @@ def test_the_database_goes_back_to_the_moment_before_an_accident(
     (second / "cluster" / "recovery.signal").touch()
     _give(second / "cluster", first / "cluster")
     with embedded.running(second) as url:
-        _until_promoted(url)
+        until(lambda: asked(url, "SELECT pg_is_in_recovery()") == [(False,)])
         port = serve_on(url)
         assert _reads_an_old_turn(port, told)
         kept = Client(port, told["api_key"]).get(f"/api/v1/messages/{reply['message_id']}")
@@ -169,10 +159,3 @@ def _give(folder: Path, example: Path) -> None:
     for path in (folder, *folder.rglob("*")):
         os.chown(path, found.st_uid, found.st_gid)
     shutil.copymode(example, folder)
-
-
-def _until_promoted(url: str) -> None:
-    deadline = time.monotonic() + 60
-    while _run(url, "SELECT pg_is_in_recovery()") != [(False,)]:
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
