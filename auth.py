@@ -127,12 +127,10 @@ class Gate:
 
     def _write_down_use(self, known: Caller) -> None:
         with self.database.transaction(business_id := known.business_id or "") as conn:
-            if known.key_id:
-                api_keys.touch(conn, business_id, known.key_id)
-            if known.session_key_id:
-                sessions.touch(conn, business_id, known.session_key_id)
-            if known.user_session_id:
-                user_sessions.touch(conn, business_id, known.user_session_id)
+            used = (known.key_id, known.session_key_id, known.user_session_id)
+            for room, row_id in zip((api_keys, sessions, user_sessions), used, strict=True):
+                if row_id:
+                    room.touch(conn, business_id, row_id)
 
 
 def make_key(kind: str) -> str:
@@ -170,10 +168,11 @@ def require_api_key(view: View) -> View:
 
     @functools.wraps(view)
     def guarded(**arguments: Any) -> Any:
-        caller = _identify()
-        _read_body()
-        if not caller.is_master:
+        known = _identify()
+        if not known.is_master:
+            _read_body()
             raise Forbidden("this needs the master key")
+        _resolve(known, arguments.get("business_id"))
         return view(**arguments)
 
     cast(Any, guarded).access = "master"
@@ -283,7 +282,8 @@ def _is_malformed(place: str) -> bool:
 
 
 def _read_body() -> Any:
-    return None if request.method in _SAFE_METHODS | {"DELETE"} else request.get_json()
+    is_needed = request.method not in _SAFE_METHODS | {"DELETE"}  # the others may have one that names the business
+    return request.get_json() if is_needed or (request.is_json and request.get_data()) else None
 
 
 def refuse_foreign_origin() -> None:

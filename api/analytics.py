@@ -23,7 +23,9 @@ DEFAULT_DAYS = 30
 MAX_DAYS = 366
 # Half of the connections that a process has by default: sums over a large tenant must not hold up its messages.
 AT_ONCE = 4
-_slots = threading.BoundedSemaphore(AT_ONCE)
+IN_LINE = 16
+WAIT_SECONDS = 1.0
+_slots, _places = threading.BoundedSemaphore(AT_ONCE), threading.BoundedSemaphore(AT_ONCE + IN_LINE)
 _PERIOD: dict[str, dict[str, Any]] = {
     "since": {**paging.TIME, "description": f"Inclusive; {DEFAULT_DAYS} days before `until` when left out."},
     "until": {**paging.TIME, "description": f"Exclusive; now when left out. At most {MAX_DAYS} days after `since`."},
@@ -97,14 +99,20 @@ def get_usage(business_id: str, query: dict[str, Any]) -> dict[str, Any]:
 
 @contextmanager
 def _sums(business_id: str) -> Iterator[db.Connection]:
-    """A transaction for sums; whoever finds no slot free is sent away at once: waiting would hold a thread."""
-    if not _slots.acquire(blocking=False):
+    """A transaction for sums. A few wait a moment for a free slot; more are sent away at once, for each holds a
+    thread."""
+    with _held(_places, 0), _held(_slots, WAIT_SECONDS), tenant(business_id) as conn, analytics.bounded(conn):
+        yield conn
+
+
+@contextmanager
+def _held(slots: threading.BoundedSemaphore, wait_seconds: float) -> Iterator[None]:
+    if not slots.acquire(timeout=wait_seconds):
         raise TooManySums
     try:
-        with tenant(business_id) as conn, analytics.bounded(conn):
-            yield conn
+        yield
     finally:
-        _slots.release()
+        slots.release()
 
 
 def _period(query: dict[str, Any]) -> Period:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import uuid
 from dataclasses import dataclass, field
 from enum import Enum, auto
 
@@ -18,6 +19,8 @@ _MAX_DIGITS = 18
 _LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*+([0-9]++)[ \t]*+(?=\r\n)", re.IGNORECASE)
 _CHUNKED = re.compile(rb"\r\ntransfer-encoding:[^\r]*chunked[ \t]*\r\n", re.IGNORECASE)
 _EXPECTS = re.compile(rb"\r\nexpect:[ \t]*100-continue[ \t]*(?=\r\n)", re.IGNORECASE)
+
+_REQUEST_ID = re.compile(rb"\r\nx-request-id:[ \t]*+([A-Za-z0-9._:-]{1,128})[ \t]*+(?=\r\n)", re.IGNORECASE)
 
 
 class State(Enum):
@@ -56,6 +59,11 @@ class Arrival:
             return State.WHOLE
         is_too_large = len(self.data) > MAX_CHUNKED_BYTES or self._chunks >= _MAX_CHUNKS
         return State.BODY_TOO_LARGE if is_too_large else State.ON_THE_WAY
+
+    def request_id(self) -> str:
+        """As it was sent, if it is well-formed and the head is here; else a new one."""
+        found = _REQUEST_ID.search(self.data, 0, self._body)
+        return str(uuid.uuid4()) if found is None else found[1].decode()
 
     def takes_up_expectation(self) -> bool:
         """Whether the client waits to be told to send its body; told once, the header is taken out."""

@@ -12,8 +12,9 @@ from flask import Blueprint
 
 import auth
 import db
-from api import catalogue, config_document, contract, stage_forms, stage_secrets, trail
-from api.config_document import Item, Setup
+from api import catalogue, config_document, config_names, contract, stage_forms, stage_secrets, trail
+from api.config_document import Setup
+from api.config_names import Item
 from api.parts import cipher, tenant
 from db import agents, businesses, config, products, services, stages, templates
 from db.paging import Page
@@ -28,17 +29,16 @@ _EVERYTHING = Page(limit=1_000_000)
 
 @dataclass(frozen=True)
 class Stored:
-    """The set-up as it is, with what the document leaves out: ids by name, and rows whose name another one has."""
+    """The set-up as it is, with what the document leaves out: ids by name."""
 
     setup: Setup
     ids: dict[str, dict[str, str]]
-    surplus: dict[str, list[tuple[str, str]]]
     templates: dict[str, templates.Template]
 
 
 @routes.get("/config")
 @auth.require_business_api_key
-@contract.contract(gives="config", other_statuses=(409,))
+@contract.contract(gives="config")
 def get_config(business_id: str) -> dict[str, Any]:
     """The business's set-up: itself, agents, templates, stages and catalogue."""
     with tenant(business_id, of_one_moment=True) as conn:
@@ -57,13 +57,8 @@ def put_config(business_id: str, body: dict[str, Any], query: dict[str, Any]) ->
 
 
 def exported(conn: db.Connection, business_id: str) -> dict[str, Any]:
-    """The document, in a transaction of one moment; raises NotFound, and Conflict when two items cannot be told apart
-    by name."""
-    stored = read(conn, business_id)
-    for section, rows in stored.surplus.items():
-        for name, _ in rows:
-            raise db.Conflict(f"{section}: two have {name[:100]!r} as sku or, without one, as name; give each a sku")
-    return config_document.shortened(_without_ghosts(stored.setup))
+    """The document, in a transaction of one moment; raises NotFound."""
+    return config_document.shortened(_without_ghosts(read(conn, business_id).setup))
 
 
 def _without_ghosts(setup: Setup) -> Setup:
@@ -91,8 +86,6 @@ def replace(conn: db.Connection, business_id: str, document: dict[str, Any], *, 
             conn, business_id, stored.ids["stages"].get(name), stage["data_retrieval"]
         )
     found = config_document.difference(stored.setup, wanted)
-    for section, rows in stored.surplus.items():
-        found["deleted"][section] = sorted([*found["deleted"][section], *(name for name, _ in rows)])
     change = _Change(conn, business_id, stored, wanted, found)
     secrets = change.secrets()
     if not dry_run:
@@ -133,19 +126,14 @@ def read(conn: db.Connection, business_id: str) -> Stored:
 
 
 def _stored(business: Item, rows: dict[str, list[tuple[str, Item]]], own: dict[str, templates.Template]) -> Stored:
-    """Of rows with one name the oldest has it."""
-    items: dict[str, dict[str, Item]] = {section: {} for section in rows}
-    ids: dict[str, dict[str, str]] = {section: {} for section in rows}
-    surplus: dict[str, list[tuple[str, str]]] = {section: [] for section in rows}
+    items: dict[str, dict[str, Item]] = {}
+    ids: dict[str, dict[str, str]] = {}
     for section, found in rows.items():
-        for row_id, row in found:
-            name = config_document.name_of(section, row)
-            if name in ids[section]:
-                surplus[section].append((name, row_id))
-            else:
-                ids[section][name] = row_id
-                items[section][name] = config_document.completed(section, row)
-    return Stored(Setup(config_document.completed("business", business), items), ids, surplus, own)
+        full = [config_document.completed(section, row) for _, row in found]
+        names = config_names.names_of(section, full)
+        items[section] = dict(zip(names, full, strict=True))
+        ids[section] = {name: row_id for name, (row_id, _) in zip(names, found, strict=True)}
+    return Stored(Setup(config_document.completed("business", business), items), ids, own)
 
 
 def _stage_item(
@@ -206,8 +194,7 @@ class _Change:
 
     def _delete(self, section: str, delete: Callable[[db.Connection, str, str], None]) -> None:
         ids = self.stored.ids[section]
-        gone = [row_id for name, row_id in ids.items() if name not in self.wanted.items[section]]
-        for row_id in [*gone, *(row_id for _, row_id in self.stored.surplus[section])]:
+        for row_id in [row_id for name, row_id in ids.items() if name not in self.wanted.items[section]]:
             delete(self.conn, self.business_id, row_id)
 
     def _save(

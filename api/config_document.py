@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from api import catalogue, contract, errors, stage_forms
+from api import catalogue, config_names, contract, errors, stage_forms
+from api.config_names import Item
 from api.errors import InvalidRequest
 from api.templates import check_hidden, checked_variables
 from db.templates import Template
@@ -19,7 +20,6 @@ from nlp.errors import BadLookUp, BadSchema, BadTemplate
 VERSION = 1
 SECTIONS = ("agents", "templates", "stages", "products", "services")
 _DIFFERENT = ("created", "changed", "deleted")
-Item = dict[str, Any]
 
 _NEEDED: Any = object()
 _OFFER: Item = {"name": _NEEDED, "sku": None, "description": "", "price": None, "currency": None}
@@ -42,7 +42,6 @@ _DEFAULTS: dict[str, Item] = {
     "products": _OFFER | _OFFER_END,
     "services": _OFFER | {"duration_minutes": None} | _OFFER_END,
 }  # fmt: skip
-_NAMES = {"agents": "agent_name", "templates": "template_id", "stages": "stage_name"}
 _PLACEHOLDER = "prompt.text"
 
 
@@ -52,11 +51,6 @@ class Setup:
 
     business: Item
     items: dict[str, dict[str, Item]]
-
-
-def name_of(section: str, item: Mapping[str, Any]) -> str:
-    """What tells an item from its neighbours: a product and a service have their sku, else their name."""
-    return str(item[_NAMES[section]] if section in _NAMES else item.get("sku") or item["name"])
 
 
 def completed(section: str, item: Mapping[str, Any]) -> Item:
@@ -107,15 +101,13 @@ def checked(
     name, which hide what they hid before. Raises InvalidRequest that names the place."""
     items: dict[str, dict[str, Item]] = {}
     for section in SECTIONS:
-        items[section] = {}
+        found = []
         for index, item in enumerate(document[section]):
-            place, name = f"{section}[{index}]", name_of(section, item)
-            if name in items[section]:
-                raise InvalidRequest(f"{place}: {name[:100]!r} stands twice", "Give each one a name or sku of its own")
-            with _at(place):
+            with _at(f"{section}[{index}]"):
                 if section in _CHECKS:
                     _CHECKS[section](item)
-                items[section][name] = completed(section, item)
+                found.append(completed(section, item))
+        items[section] = config_names.by_name(section, found)
     setup = Setup(completed("business", document["business"]), items)
     for index, template in enumerate(items["templates"].values()):
         if own_kinds.get(template["template_id"]) != template["kind"]:

@@ -19,6 +19,8 @@ GENERATED: dict[str, Callable[[], str]] = {
 
 def completed(environment: Mapping[str, str], path: Path) -> dict[str, str]:
     """`environment` over the lines of `path`; missing secrets are made and appended to the file."""
+    # A secret that is set but empty counts as not set: it hides no line, neither an old nor a new one.
+    environment = {name: value for name, value in environment.items() if name not in GENERATED or value.strip()}
     known = merged(environment, path)
     missing = [name for name in GENERATED if not known.get(name, "").strip()]
     if known.get("KMS_KEY_ID", "").strip():
@@ -26,8 +28,7 @@ def completed(environment: Mapping[str, str], path: Path) -> dict[str, str]:
     if not missing:
         return known
     _append(path, [f"{name}={GENERATED[name]()}" for name in missing])
-    # A variable that is set but empty counts as not set, so it must not hide the new line.
-    return merged({name: value for name, value in environment.items() if name not in missing}, path)
+    return merged(environment, path)
 
 
 def merged(environment: Mapping[str, str], path: Path) -> dict[str, str]:

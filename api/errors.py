@@ -131,7 +131,8 @@ TABLE: dict[type[Exception], Row] = {
         503, "SERVER_ERROR", "Too many passwords are being checked at once", "Try again after Retry-After seconds"
     ),
     TooManySums: Row(
-        503, "SERVER_ERROR", "Too many analytics are being added up at once", "Try again after Retry-After seconds"
+        503, "DATABASE_UNAVAILABLE", "Too many analytics are being added up at once",
+        "Try again after Retry-After seconds",
     ),
     analytics.TooSlow: Row(
         503, "DATABASE_UNAVAILABLE", "The period cannot be added up in time", "Ask for a shorter period"

@@ -18,6 +18,7 @@ _FORMATS = {
     "date-time": ("ISO 8601", "Use 'YYYY-MM-DDTHH:MM:SSZ' format"),
     "uuid": ("a UUID", "Use the form 123e4567-e89b-42d3-a456-426614174000"),
     "uri": ("a web address", "Use the form https://host/path"),
+    "text-16-kib": ("at most 16 KiB of UTF-8", "Send at most 16384 bytes"),
     "idn-email": ("an email address", "Use the form name@host"),
 }
 

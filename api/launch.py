@@ -17,6 +17,7 @@ from pathlib import Path
 
 import db
 from api import demo, env_file, local_database, serving, settings
+from api.log_copy import LogCopy
 from api.setting_reader import BadSetting
 from api.settings import Settings
 from db import embedded, keys, migrate, ownership
@@ -58,8 +59,7 @@ def _serve(environment: Mapping[str, str], *, migrating: bool) -> None:
     _check_database(chosen, environment)
     command = serving.command(chosen, name="icmp")
     os.chdir(PROJECT)
-    variables = {**environment, "LOG_STDOUT": "1", **serving.shared_counters()}
-    os.execve(command[0], command, variables)  # noqa: S606 — no shell is wanted
+    os.execve(command[0], command, serving.variables(chosen, environment))  # noqa: S606 — no shell is wanted
 
 
 class _LocalRun:
@@ -130,12 +130,17 @@ class _LocalRun:
             ownership.stop(process, gently=signal.SIGTERM, firmly=signal.SIGKILL, patience_seconds=patience)
 
     def _serve_until_stopped(self, stack: ExitStack) -> None:
+        copy = LogCopy(self._log, sys.stdout.fileno())
+        stack.callback(copy.end)  # after the server's last words
         server = self._start_server()
         stack.callback(self._stop_server, server)
         api = demo.Api(_base_url(self._settings), self._settings.icmp_api_key)
         self._wait_until_ready(server, api)
         if not self._stop.is_set():
-            self._tell(api.base_url, self._demo(api))
+            found = self._demo(api)
+            if self._settings.log_stdout:
+                copy.start()
+            self._tell(api.base_url, found)
         while not self._stop.wait(0.5):
             self._check_alive(server)
             if self._database is not None:
@@ -149,11 +154,11 @@ class _LocalRun:
 
     def _start_server(self) -> subprocess.Popen[bytes]:
         with ExitStack() as stack:
-            output = None if self._settings.log_stdout else stack.enter_context(self._log.open("ab"))
+            output = stack.enter_context(self._log.open("ab"))
             server = subprocess.Popen(  # noqa: S603 — our own command line
                 serving.command(self._settings, name=self._process_name),
                 cwd=PROJECT,
-                env={**self._environment, **serving.shared_counters()},
+                env=serving.variables(self._settings, self._environment),
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
@@ -184,8 +189,6 @@ class _LocalRun:
             raise StartFailed(f"the server stopped by itself (exit code {server.returncode}){self._log_tail()}")
 
     def _log_tail(self) -> str:
-        if self._settings.log_stdout:
-            return ""
         lines = self._log.read_text(encoding="utf-8", errors="replace").splitlines()[-LOG_TAIL_LINES:]
         return "\n".join([f"; the end of {self._log}:", *lines])
 
@@ -193,8 +196,7 @@ class _LocalRun:
         lines = ["", f"ICMP runs at {base_url}  (documentation: {base_url}/docs)"]
         if self._settings.is_offline:
             lines.append("No model is set, so the offline model answers (icmp-offline); OPENAI_API_KEY changes that.")
-        if not self._settings.log_stdout:
-            lines.append(f"Log: {self._log}")
+        lines.append(f"Log: {self._log}")
         if found is not None:
             lines += ["", f"Demo business: {found.business_name}", f"  business_id  {found.business_id}"]
             lines += [f"  API key      {found.api_key}", "", "Try it:", f"  {found.curl(base_url)}"]

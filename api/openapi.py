@@ -78,6 +78,8 @@ def register(app: Flask) -> None:
         "oauth2RedirectUrl": None,  # the package would build it from the Host header, unescaped
     }
     app.register_blueprint(get_swaggerui_blueprint("/docs", "/openapi.json", page))
+    # Without its slash the path would be unknown to every method but GET.
+    app.add_url_rule("/docs", "swagger_ui.show", app.view_functions["swagger_ui.show"])
 
 
 _EVENTS = (

@@ -1,15 +1,12 @@
-"""How gunicorn serves the app: its command line, what its processes share, and its own lines in our JSON log."""
+"""How gunicorn serves the app: its command line, and what its processes share."""
 
 from __future__ import annotations
 
 import sys
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
-from gunicorn import glogging
-from gunicorn.config import Config
-
-from api import logs
 from api.settings import Settings
 
 APP = "app:create_app()"
@@ -39,11 +36,17 @@ def command(settings: Settings, *, name: str) -> list[str]:
         "--config", "python:api.gunicorn_hooks",
         "--name", name,
         "--log-level", settings.log_level.lower(),
-        "--logger-class", f"{__name__}.JsonLogger",
+        "--logger-class", "api.gunicorn_logger.JsonLogger",
     ]  # fmt: skip
     if MEMORY_FOLDER.is_dir():
         options += ["--worker-tmp-dir", str(MEMORY_FOLDER)]  # the heartbeat must not wait for a disk
     return [sys.executable, "-m", "gunicorn", *options, APP]
+
+
+def variables(settings: Settings, environment: Mapping[str, str]) -> dict[str, str]:
+    """`environment` for a server of its own."""
+    # gunicorn reads this one itself, while it is imported, and an empty one ends it.
+    return {**environment, "WEB_CONCURRENCY": str(settings.web_concurrency), **shared_counters()}
 
 
 def shared_counters() -> dict[str, str]:
@@ -62,13 +65,3 @@ def address(settings: Settings) -> str:
 def stop_seconds(settings: Settings) -> int:
     """How long a graceful stop may take."""
     return round(settings.turn_timeout_s) + GRACE_SECONDS
-
-
-class JsonLogger(glogging.Logger):
-    """gunicorn's messages through the root logger, so that the whole log is one kind of lines."""
-
-    def setup(self, cfg: Config) -> None:
-        logs.configure(cfg.loglevel.upper())
-        logs.catch_uncaught()
-        self.error_log.setLevel(cfg.loglevel.upper())
-        self.error_log.propagate = True

@@ -117,7 +117,7 @@ def from_environment(env: Mapping[str, str]) -> Settings:
 def _watching(reader: Reader) -> dict[str, Any]:
     return {
         "log_level": reader.choice("LOG_LEVEL", "INFO", {"DEBUG", "INFO", "WARNING", "ERROR"}),
-        "log_stdout": reader.choice("LOG_STDOUT", "0", {"0", "1"}) == "1",
+        "log_stdout": reader.choice("LOG_STDOUT", "1", {"0", "1"}) == "1",
         "log_http_url": reader.url("LOG_HTTP_URL"),
         "log_http_format": reader.choice("LOG_HTTP_FORMAT", "ELASTICSEARCH", {"ELASTICSEARCH", "LOGSTASH"}).lower(),
         "log_http_index": _index(reader),
@@ -193,7 +193,7 @@ def _key_arns(reader: Reader, name: str) -> tuple[str, ...]:
 
 
 def _database_url(reader: Reader) -> str:
-    url = reader.database_url("DATABASE_URL")
+    url, port = reader.database_url("DATABASE_URL"), reader.whole("DB_PORT", 5432, low=1, high=65_535)
     if url is not None:
         return url
     host = reader.text("DB_HOST")
@@ -202,7 +202,6 @@ def _database_url(reader: Reader) -> str:
             "DATABASE_URL is missing: set it, or DB_HOST, DB_PORT, DB_NAME, DB_USER and DB_PASSWORD;"
             " `make run` brings one along, which commands find while it runs"
         )
-    port = reader.whole("DB_PORT", 5432, low=1, high=65_535)
     user, password = quote(reader.text("DB_USER") or "postgres", safe=""), reader.text("DB_PASSWORD")
     login = user if password is None else f"{user}:{quote(password, safe='')}"
     # Quoted, a socket's folder and an IPv6 address are hosts like any other.

@@ -241,11 +241,14 @@ class Worker(ThreadWorker):
 
     def _refuse(self, conn: Any, arrival: Arrival, row: errors.Row) -> None:
         """Answer, and read on into nothing for a while: closed at once, the answer would be lost with the rest."""
+        request_id = arrival.request_id()
+        told = {"request_id": request_id, "error_code": row.error_code}
+        self.log.warning("Refused a request from ip=%s: %s", (conn.client or ("",))[0], row.message, extra=told)
         self._gathered -= len(arrival.data)
         arrival.data.clear()
         arrival.is_refused, arrival.deadline = True, time.monotonic() + REFUSED_SECONDS
         with contextlib.suppress(OSError):
-            conn.sock.send(_answer(row, str(uuid.uuid4())), socket.MSG_DONTWAIT)
+            conn.sock.send(_answer(row, request_id), socket.MSG_DONTWAIT)
             conn.sock.shutdown(socket.SHUT_WR)
 
     def _drop(self, conn: Any) -> None:

@@ -133,13 +133,14 @@ def _message(role: str, content: str) -> Message:
 
 
 def retrieved(turn: Turn) -> Mapping[str, Any] | None:
-    """What was looked up, with as many rows as MAX_ROWS_BYTES holds: prompts have bounds, whatever was answered."""
+    """What was looked up, with as many rows as MAX_ROWS_BYTES holds: prompts have bounds, whatever was answered. The
+    first one is always there: without it the model would say that nothing was found."""
     if turn.retrieved is None or "rows" not in turn.retrieved:
         return turn.retrieved
     rows, left = turn.retrieved["rows"], MAX_ROWS_BYTES
     for place, row in enumerate(rows):
         left -= len(encoded(row))
-        if left < 0:
+        if left < 0 and place > 0:
             return {"rows": rows[:place], "rows_left_out": len(rows) - place}
     return turn.retrieved
 

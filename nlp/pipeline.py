@@ -114,7 +114,11 @@ def _extraction_taken(turn: Turn, row: Step) -> Turn | None:
         return None if _has_fields(turn) else data_extraction.apply(turn, None)
     if not _still_fits(row, data_extraction.answer_schema(turn)):
         return None
-    return data_extraction.apply(turn, row.output).changed(answered_by=row.model)
+    # A field that was new then and is known now was told in a turn that came between: the newer word stays.
+    new = {name for name, told in (row.verdict or {}).items() if told in ({"status": "given"}, {"status": "inferred"})}
+    overtaken = new & {name for name, value in turn.data.items() if value is not None}
+    answer = {name: found for name, found in (row.output or {}).items() if name not in overtaken}
+    return data_extraction.apply(turn, answer).changed(answered_by=row.model)
 
 
 def _retrieval_taken(turn: Turn, row: Step) -> Turn | None:
@@ -141,7 +145,7 @@ class _StepFailed(Exception):
     def __init__(self, turn: Turn, held: Exchange, error: ModelUnavailable) -> None:
         super().__init__(error.reason)
         self.step = replace(held, error=error).row("failed", None)
-        self.turn = _with_step(turn, self.step)
+        self.turn = _with_step(turn, self.step).changed(answered_by=turn.answered_by or self.step.model)
         self.error = error
 
 

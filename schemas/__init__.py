@@ -18,6 +18,7 @@ import json_fit
 
 FORMATS = FormatChecker(formats=Draft202012Validator.FORMAT_CHECKER.checkers.keys())
 _DIRECTORY = Path(__file__).parent
+_TEXT_BYTES = 16 * 1024
 _UUID = re.compile(r"[0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}")
 
 
@@ -40,6 +41,13 @@ def _is_uuid(value: object) -> bool:
 @FORMATS.checks("idn-email", raises=UnicodeError)
 def _is_email(value: object) -> bool:
     return json_fit.is_email(value)
+
+
+@FORMATS.checks("text-16-kib")
+def _is_of_16_kib(value: object) -> bool:
+    """What is measured in bytes; `maxLength` counts characters."""
+    # Nobody's characters take more than four.
+    return not isinstance(value, str) or len(value) <= _TEXT_BYTES // 4 or len(value.encode()) <= _TEXT_BYTES
 
 
 @functools.cache

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
@@ -267,12 +268,25 @@ def test_a_period_that_takes_too_long_says_so(
     assert _read(alice, "summary")["turns"]["total"] == 0
 
 
-def test_sums_never_hold_every_connection(alice: Client) -> None:
+def test_sums_never_hold_every_connection(alice: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(view, "WAIT_SECONDS", 0.1)
     for _ in range(view.AT_ONCE):
         assert view._slots.acquire(blocking=False)
     try:
         answer = alice.get(f"/api/v1/analytics/stages?{PERIOD}")
-        assert (answer.status, answer.error_code, answer.headers["Retry-After"]) == (503, "SERVER_ERROR", "1")
+        assert (answer.status, answer.error_code, answer.headers["Retry-After"]) == (503, "DATABASE_UNAVAILABLE", "1")
     finally:
         view._slots.release(view.AT_ONCE)
     assert _read(alice, "stages")["stages"] == []
+
+
+def test_sums_wait_a_moment_for_one_another_but_not_in_any_number(alice: Client) -> None:
+    with ThreadPoolExecutor(view.AT_ONCE + view.IN_LINE) as pool:
+        answers = list(pool.map(lambda _: alice.get(f"/api/v1/analytics/summary?{PERIOD}"), range(20)))
+    assert [answer.status for answer in answers] == [200] * 20
+    for _ in range(view.AT_ONCE + view.IN_LINE):
+        assert view._places.acquire(blocking=False)
+    try:
+        assert alice.get(f"/api/v1/analytics/summary?{PERIOD}").status == 503
+    finally:
+        view._places.release(view.AT_ONCE + view.IN_LINE)

@@ -117,6 +117,20 @@ def test_the_master_must_name_the_business(master: Client, alice: Client) -> Non
     assert master.post("/api/v1/stages", STAGE).status == 400
 
 
+def test_a_delete_may_name_its_business_in_a_body(master: Client, alice: Client, charlie: Client) -> None:
+    path = f"/api/v1/stages/{_named(alice, 'body', alice.business_id).body['stage_id']}"
+    for caller, body, status in (
+        (alice, {"business_id": charlie.business_id}, 403),
+        (charlie, {"business_id": alice.business_id}, 403),
+        (master, {"business_id": charlie.business_id}, 404),
+        (master, {}, 400),
+        (master, {"business_id": alice.business_id}, 204),
+    ):
+        assert caller.call("DELETE", path, body).status == status
+    assert alice.call("DELETE", path, raw=b"").status == 404
+    assert alice.call("DELETE", path, raw=b"{").status == 400
+
+
 def test_without_a_business_the_masters_templates_are_the_global_ones(master: Client) -> None:
     listed = master.get("/api/v1/templates")
     assert listed.status == 200

@@ -170,8 +170,11 @@ def test_a_chunked_body_is_read_and_limited_under_gunicorn(served: gunicorn_serv
 
 def test_too_large_a_body_is_refused_before_it_is_sent(served: gunicorn_server.Served) -> None:
     with socket.create_connection(("127.0.0.1", served.port), timeout=10) as connection:
-        connection.sendall(_head(f"Content-Length: {4 * 2**20 + 1}"))
-        assert connection.recv(100).startswith(b"HTTP/1.1 413 ")
+        connection.sendall(_head(f"Content-Length: {4 * 2**20 + 1}\r\nx-request-id: my-own_1"))
+        answer = connection.recv(1000)
+    assert answer.startswith(b"HTTP/1.1 413 ")
+    assert b"\r\nX-Request-ID: my-own_1\r\n" in answer
+    assert '"request_id": "my-own_1"' in served.log.read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(

@@ -97,6 +97,8 @@ def test_list_is_newest_first_and_pages_by_cursor(master: Client) -> None:
 def test_deleting_a_business_ends_its_keys_and_destroys_its_data_key(
     master: Client, alice: Client, sql: Callable[..., list[tuple[Any, ...]]]
 ) -> None:
+    another = master.delete(f"/api/v1/businesses/{alice.business_id}?business_id={uuid.uuid4()}")
+    assert (another.status, another.error_code) == (400, "INVALID_REQUEST")
     assert master.delete(f"/api/v1/businesses/{alice.business_id}").status == 204
     assert master.get(f"/api/v1/businesses/{alice.business_id}").status == 404
     assert alice.get("/api/v1/stages").status == 401

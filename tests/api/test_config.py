@@ -183,7 +183,7 @@ def test_a_conversation_goes_on_in_its_stage(alice: Client) -> None:
             "templates[0].kind: the global template of this name is one for stage_selection",
         ),
         ({"products": [{"name": "A", "price": 1.00001}]}, "products[0].price"),
-        ({"services": [{"name": "A"}, {"name": "B", "sku": "A"}]}, "services[1]: 'A' stands twice"),
+        ({"services": [{"name": name, "sku": "A"} for name in "BC"]}, "services[1]: 'A' stands twice"),
         ({"business": {"website": "ftp://x"}}, "business.website"),
         ({"version": 2}, "version"),
     ],
@@ -269,15 +269,20 @@ def test_texts_of_the_flat_form_travel_with_their_stage(alice: Client, charlie: 
     assert charlie.get(f"/api/v1/templates/{own}").status == 404
 
 
-def test_two_products_of_one_name_need_a_sku_to_be_written_down(alice: Client) -> None:
-    ids = [alice.post("/api/v1/products", {"name": "Bread"}).body["product_id"] for _ in range(2)]
-    refused = alice.get(PATH)
-    assert (refused.status, refused.error_code) == (409, "CONFLICT")
-    assert "'Bread'" in refused.body["details"]
-    assert "409" in alice.get("/openapi.json").body["paths"][PATH]["get"]["responses"]
-    found = _set_up(alice, EMPTY | {"products": [{"name": "Bread"}]})
-    assert (found["deleted"]["products"], found["unchanged"]["products"]) == (["Bread"], ["Bread"])
-    assert [each["product_id"] for each in alice.get("/api/v1/products").body] == ids[:1]
+def test_products_of_one_name_travel_together(alice: Client, charlie: Client) -> None:
+    made = [{"name": "Bread", "price": price} for price in (3, 1, 2, 1)]
+    made += [{"name": "Bread (2)"}, {"name": "Roll", "sku": "Bread"}]
+    for product in made:
+        assert alice.post("/api/v1/products", product).status == 201
+    document = alice.get(PATH).body
+    assert sorted(document["products"], key=json.dumps) == sorted(made, key=json.dumps)
+    found = _set_up(charlie, document)
+    assert len(found["created"]["products"]) == len(made)
+    assert charlie.get(PATH).body == document
+    for client in (alice, charlie):
+        assert not _touched(_set_up(client, document | {"products": document["products"][::-1]}))
+    found = _set_up(alice, EMPTY | {"products": [{"name": "Bread", "price": 1}]})
+    assert (len(found["deleted"]["products"]), len(alice.get("/api/v1/products").body)) == (5, 1)
 
 
 def test_writers_at_the_same_time_take_turns(alice: Client) -> None:

@@ -109,15 +109,18 @@ def test_two_runs_answer_with_the_same_demo_and_leave_nothing_running(tmp_path: 
     answer = _pasted(words)
     assert f"http://127.0.0.1:{port}/docs" in words
     assert (answer["model"], answer["status"]) == (settings.OFFLINE_MODEL, "active")
-    assert _end(first) == (0, "")
-    assert _processes(tmp_path) == []
+    first.send_signal(signal.SIGINT)
+    rest, complaint = first.communicate(timeout=PATIENCE_SECONDS)
+    assert (first.returncode, complaint, _processes(tmp_path)) == (0, "", [])
+    logged = (tmp_path / ".data" / "icmp.log").read_text().splitlines()
+    assert [line for line in (words + rest).splitlines() if line.startswith("{")] == logged
+    assert answer["conversation_id"] in {line.get("conversation_id") for line in map(json.loads, logged)}
 
-    second = _launch(tmp_path, PORT=port, WEB_CONCURRENCY="1")
+    second = _launch(tmp_path, PORT=port, WEB_CONCURRENCY="", LOG_STDOUT="0")
     again = _words(second.stdout)
     assert _credentials(again) == _credentials(words)
+    assert "{" not in again.partition("Try it")[0]
     assert _end(second) == (0, "")
-    for line in (tmp_path / ".data" / "icmp.log").read_text().splitlines():
-        json.loads(line)
 
 
 def test_killed_run_and_lost_demo_file_do_not_stop_the_next_run(tmp_path: Path) -> None:
@@ -191,6 +194,8 @@ def test_port_in_use_is_one_line(tmp_path: Path) -> None:
         ("DATABASE_URL", "postgresql://icmp:swordfish@127.0.0.1:1/icmp"),
         ("MIGRATION_DATABASE_URL", "postgresql://icmp:swordfish@127.0.0.1:1/icmp"),
         ("DATA_DIR", "/dev/null/data"),
+        ("WEB_CONCURRENCY", "1.5"),  # gunicorn reads it by itself
+        ("DB_PORT", "x"),
     ],
 )
 def test_wrong_setting_is_one_line_that_names_it(tmp_path: Path, variable: str, value: str) -> None:
@@ -237,6 +242,14 @@ def test_environment_wins_over_the_file_and_empty_counts_as_missing(tmp_path: Pa
     made = env_file.completed({"ICMP_API_KEY": "", "PORT": "2", "ENCRYPTION_KEY": KEYS["ENCRYPTION_KEY"]}, path)
     assert (len(made["ICMP_API_KEY"]), made["PORT"]) == (43, "2")
     assert list(dotenv.dotenv_values(path)) == ["ICMP_API_KEY", "PORT"]
+
+
+def test_an_empty_secret_in_the_environment_hides_none_of_the_file(tmp_path: Path) -> None:
+    path = tmp_path / ".env"
+    made = env_file.completed({}, path)
+    before = path.read_text()
+    assert env_file.completed(dict.fromkeys(env_file.GENERATED, ""), path) == made
+    assert path.read_text() == before
 
 
 def test_with_a_key_of_kms_no_local_one_is_made(tmp_path: Path) -> None:

@@ -134,6 +134,13 @@ def test_the_documentation_is_a_page_whose_files_we_serve(anybody: Client) -> No
         assert answer.headers["Content-Type"].split(";")[0] in {"text/javascript", "text/css"}
 
 
+def test_the_documentation_is_there_to_be_read(anybody: Client) -> None:
+    for path in ("/docs", "/docs/"):
+        answer = anybody.post(path, {})
+        assert (answer.status, answer.error_code) == (405, "METHOD_NOT_ALLOWED")
+        assert "GET" in answer.headers["Allow"]
+
+
 def test_the_documentation_may_load_nothing_from_elsewhere(anybody: Client) -> None:
     page = anybody.get("/docs/")
     policy = dict(part.strip().split(" ", 1) for part in page.headers["Content-Security-Policy"].split(";"))

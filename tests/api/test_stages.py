@@ -144,6 +144,13 @@ def test_changes_replace_the_named_fields_only(alice: Client) -> None:
     assert {name for name in before if before[name] != after.body[name]} == changed
 
 
+def test_a_prompt_may_name_its_settings_alone(alice: Client) -> None:
+    prompt = {"model_settings": {"temperature": 0}}
+    created = alice.post("/api/v1/stages", shop.SMALL_TALK | {"response_generation": {"prompt": prompt}})
+    assert created.status == 201, created.body
+    assert created.body["response_generation"]["prompt"]["template_id"] == "icmp.response_generation"
+
+
 BAD: list[tuple[dict[str, Any], str]] = [
     ({"data_extraction": {"output_schema": {"type": "array"}}}, "object"),
     ({"data_extraction": {"output_schema": {"type": "object", "properties": {"n": {"type": "text"}}}}}, "n"),

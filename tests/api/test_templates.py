@@ -26,12 +26,22 @@ def test_every_change_makes_a_new_version_and_old_ones_stay_readable(alice: Clie
     assert (created.body["version"], created.body["input_variables"]) == (1, ["agent"])
     changed = alice.patch("/api/v1/templates/support.reply", {"text": "Answer {{ user.name }}."})
     assert (changed.status, changed.body["version"], changed.body["input_variables"]) == (200, 2, ["user"])
+    for nothing in ({}, {"business_id": alice.business_id}):
+        assert alice.patch("/api/v1/templates/support.reply", nothing).status == 400
     assert alice.get("/api/v1/templates/support.reply").body == changed.body
     assert alice.get("/api/v1/templates/support.reply?version=1").body == created.body
     assert alice.get("/api/v1/templates/support.reply?version=3").status == 404
     listed = {each["template_id"]: each["version"] for each in alice.get("/api/v1/templates").body}
     assert listed["support.reply"] == 2
     assert listed[REPLY] >= 1
+
+
+def test_a_text_has_at_most_16_kib(alice: Client) -> None:
+    fits, longer = "é" * 8192, "é" * 8193
+    assert alice.post("/api/v1/templates", _new() | {"text": fits}).status == 201
+    refused = alice.patch("/api/v1/templates/support.reply", {"text": longer})
+    assert (refused.status, refused.body["remediation"]) == (400, "Send at most 16384 bytes")
+    assert alice.get("/api/v1/templates/support.reply").body["text"] == fits
 
 
 def test_a_name_is_created_once(alice: Client) -> None:

@@ -169,6 +169,7 @@ def test_unavailable_model_gives_way_to_the_fallback_text(kind: str) -> None:
     assert [step.kind for step in after.steps] == list(turns.KINDS[: turns.KINDS.index(kind) + 1])
     assert (after.steps[-1].outcome, after.steps[-1].verdict) == ("failed", {"reason": "server_error"})
     assert after.usage["cost_usd"] is None
+    assert after.answered_by == after.steps[0].model
     assert after.missing_fields == (() if kind == "response_generation" else ("order_number",))
 
 

@@ -257,6 +257,17 @@ def test_value_that_the_stage_no_longer_takes_is_missing_again() -> None:
     assert (again.data, again.missing_fields) == ({}, ("order_number",))
 
 
+def test_value_of_a_turn_that_came_between_stays() -> None:
+    stored = run_to(2, BEFORE, World("order_status"))
+    told = pipeline.restored(BEFORE, stored).data["order_number"]
+    between = replace(BEFORE, data={"order_number": f"{told}0"})
+    again = pipeline.restored(between, stored)
+    assert (again.finished, again.data) == (("stage_selection", "data_extraction"), between.data)
+    # What had to take the place of another value then still does.
+    corrected = replace(stored[1], verdict={"order_number": {"status": "corrected"}})
+    assert pipeline.restored(between, (stored[0], corrected)).data == {"order_number": told}
+
+
 def test_skipped_step_is_asked_when_there_is_a_choice_now() -> None:
     alone = turns.turn(stages=(turns.ORDER,))
     stored = from_ledger(next(iter(pipeline.run(alone, good()))).steps)
