@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import sys
+
+if __name__ == "__main__":
+    # What starts a server needs nothing of what it serves, and would hold it in memory until the end.
+    from api import launch
+
+    raise SystemExit(launch.main(sys.argv[1:], os.environ))
+
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -159,10 +166,3 @@ def _secrets(settings: Settings) -> list[str]:
         unquote(urlsplit(settings.database_url).password or ""),
     )
     return [key for key in keys if key and len(key) >= 8]
-
-
-if __name__ == "__main__":
-    # What starts a server is of no use to the server, which imports this file too.
-    from api import launch
-
-    raise SystemExit(launch.main(sys.argv[1:], os.environ))

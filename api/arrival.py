@@ -62,8 +62,8 @@ class Arrival:
 
     def request_id(self) -> str:
         """As it was sent, if it is well-formed and the head is here; else a new one."""
-        found = _REQUEST_ID.search(self.data, 0, self._body)
-        return str(uuid.uuid4()) if found is None else found[1].decode()
+        found = _REQUEST_ID.findall(self.data, 0, self._body)
+        return found[0].decode() if len(found) == 1 else str(uuid.uuid4())
 
     def takes_up_expectation(self) -> bool:
         """Whether the client waits to be told to send its body; told once, the header is taken out."""

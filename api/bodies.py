@@ -44,6 +44,10 @@ class StrictRequest(Request):
             self._strict_json = parse(self._received()) if self.mimetype else {}  # nothing at all names no field
         return self._strict_json
 
+    def json_if_any(self) -> Any:
+        """The body's value where none is needed: None without one, or for one that is no JSON by its type."""
+        return self.get_json() if self.is_json and self._received() else None
+
     def skim(self) -> None:
         """Raises what `get_json` would raise for a body that is no JSON at all, in a fraction of its time."""
         if hasattr(self, "_strict_json"):

@@ -68,9 +68,10 @@ def completed(section: str, item: Mapping[str, Any]) -> Item:
 
 
 def shortened(setup: Setup) -> dict[str, Any]:
-    """The document: sorted by name, without what has its default."""
+    """The document: sorted by name, without what has its default. Stages keep their order, in which models see them."""
     sections = {
-        section: [_shortened(section, items[name]) for name in sorted(items)] for section, items in setup.items.items()
+        section: [_shortened(section, items[name]) for name in (items if section == "stages" else sorted(items))]
+        for section, items in setup.items.items()
     }
     return {"version": VERSION, "business": _shortened("business", setup.business), **sections}
 

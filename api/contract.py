@@ -21,7 +21,7 @@ import schemas
 from api import bodies, faults, limits
 from api.errors import InvalidRequest
 
-_PLUS = re.compile(r" (?=\d\d:?\d\d$)")  # of a zone: unescaped in a query, it means a blank
+_PLUS = re.compile(r"(T\S+) (\d\d:?\d\d)$")  # of a zone: unescaped in a query, it means a blank
 _PLAIN = (str, int, float, type(None))
 # json.dumps would make one for each body.
 _ENCODER = json.JSONEncoder(ensure_ascii=False)
@@ -96,7 +96,20 @@ def _limited_body(takes: str | None, limit: str | None) -> Any:
         if takes is not None:
             cast(bodies.StrictRequest, request).skim()
         raise
-    return None if takes is None else request.get_json()
+    if takes is None:
+        _check_named(cast(bodies.StrictRequest, request).json_if_any() if request.method == "DELETE" else None)
+        return None
+    return request.get_json()
+
+
+def _check_named(body: Any) -> None:
+    """The one field that counts in a body of which nothing is needed."""
+    if isinstance(body, dict) and "business_id" in body:
+        named = body["business_id"]
+        if not isinstance(named, str) or not schemas.FORMATS.conforms(named, "uuid"):
+            raise InvalidRequest(
+                f"business_id: {json.dumps(named)[:100]} is not a UUID", "Use the id as it was given to you"
+            )
 
 
 def checked_body(schema: str, value: Any) -> Any:
@@ -135,7 +148,7 @@ def _query(promised: Contract) -> dict[str, Any]:
         if len(texts) > 1:
             raise InvalidRequest(f"{name}: stands {len(texts)} times", "Send it once")
         bodies.check_text(texts[0], name)
-        text = _PLUS.sub("+", texts[0]) if known[name].get("format") == "date-time" else texts[0]
+        text = _PLUS.sub(r"\1+\2", texts[0]) if known[name].get("format") == "date-time" else texts[0]
         values[name] = faults.parameter(name, known[name], text)
     if not promised.query:
         return {}

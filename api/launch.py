@@ -1,4 +1,4 @@
-"""`python app.py`: the whole platform on one machine; `python app.py serve`: this process becomes the server."""
+"""`make run`: the whole platform on one machine; `python app.py serve`: this process becomes the server."""
 
 from __future__ import annotations
 
@@ -201,8 +201,9 @@ class _LocalRun:
             lines += ["", f"Demo business: {found.business_name}", f"  business_id  {found.business_id}"]
             lines += [f"  API key      {found.api_key}", "", "Try it:", f"  {found.curl(base_url)}"]
         lines += ["", "Ctrl-C stops everything.", ""]
-        sys.stdout.write("\n".join(lines))
-        sys.stdout.flush()
+        with suppress(BrokenPipeError):  # whoever has read enough does not end the server
+            sys.stdout.write("\n".join(lines))
+            sys.stdout.flush()
 
 
 def _check_port(chosen: Settings) -> None:

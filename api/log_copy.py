@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 
 LOOK_SECONDS = 0.1
-LAST_SECONDS = 1.0  # for the last lines, when the server has stopped
+WAIT_SECONDS = 1.0  # for the first lines to be out, and for the last ones
 _PIECE_BYTES = 64 * 1024
 
 
@@ -19,37 +19,50 @@ class LogCopy:
 
     def __init__(self, path: Path, target: int) -> None:
         self._path, self._target = path, target
-        self._at = path.stat().st_size if path.exists() else 0
-        self._stop = threading.Event()
+        status = path.stat() if path.exists() else None
+        self._at, self._file = (status.st_size, status.st_ino) if status else (0, 0)
+        self._stop, self._caught_up = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._follow, name="icmp-log-copy", daemon=True)
 
     def start(self) -> None:
-        """Pass on what is there, then what comes."""
-        with suppress(OSError):
-            self._pass_on()
+        """Pass on what is there, then what comes; returns when the first is done, or takes too long."""
         self._thread.start()
+        self._caught_up.wait(WAIT_SECONDS)
 
     def end(self) -> None:
         """Pass on what is still there, as far as somebody reads it. May be called without a start."""
         self._stop.set()
         if self._thread.is_alive():
-            self._thread.join(LAST_SECONDS)
+            self._thread.join(WAIT_SECONDS)
 
     def _follow(self) -> None:
         with suppress(OSError):
-            while not self._stop.wait(LOOK_SECONDS):
-                self._pass_on()
-            self._pass_on()
+            is_last = False
+            while not is_last:
+                is_last = self._stop.is_set()
+                for piece in self._pieces():
+                    self._write(piece)
+                self._caught_up.set()
+                self._stop.wait(LOOK_SECONDS)
+        self._caught_up.set()
 
-    def _pass_on(self) -> None:
-        for piece in self._pieces():
-            sent = 0
-            while sent < len(piece):
-                sent += os.write(self._target, piece[sent:])
+    def _write(self, piece: bytes) -> None:
+        while piece:
+            try:
+                piece = piece[os.write(self._target, piece) :]
+            except BlockingIOError:
+                if self._stop.wait(LOOK_SECONDS):
+                    raise
 
     def _pieces(self) -> Iterator[bytes]:
-        with self._path.open("rb") as file:
+        """What came since the last look; nothing while the file is away, or when it is the target itself."""
+        with suppress(FileNotFoundError), self._path.open("rb") as file:
+            status = os.fstat(file.fileno())
+            if os.path.samestat(status, os.fstat(self._target)):
+                return
+            if status.st_size < self._at or status.st_ino != self._file:  # cut off, or another one
+                self._at, self._file = 0, status.st_ino
             file.seek(self._at)
-            while piece := file.read(_PIECE_BYTES):
+            while self._at < status.st_size and (piece := file.read(_PIECE_BYTES)):
                 self._at += len(piece)
                 yield piece

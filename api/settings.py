@@ -193,7 +193,7 @@ def _key_arns(reader: Reader, name: str) -> tuple[str, ...]:
 
 
 def _database_url(reader: Reader) -> str:
-    url, port = reader.database_url("DATABASE_URL"), reader.whole("DB_PORT", 5432, low=1, high=65_535)
+    url = reader.database_url("DATABASE_URL")
     if url is not None:
         return url
     host = reader.text("DB_HOST")
@@ -202,6 +202,7 @@ def _database_url(reader: Reader) -> str:
             "DATABASE_URL is missing: set it, or DB_HOST, DB_PORT, DB_NAME, DB_USER and DB_PASSWORD;"
             " `make run` brings one along, which commands find while it runs"
         )
+    port = reader.whole("DB_PORT", 5432, low=1, high=65_535)
     user, password = quote(reader.text("DB_USER") or "postgres", safe=""), reader.text("DB_PASSWORD")
     login = user if password is None else f"{user}:{quote(password, safe='')}"
     # Quoted, a socket's folder and an IPv6 address are hosts like any other.

@@ -26,7 +26,8 @@ Event = tuple[str, Any]
 
 def is_wanted(request: Request, body: dict[str, Any]) -> bool:
     """Whether the caller asked for events."""
-    return bool(body.get("stream")) or request.accept_mimetypes.best == MEDIA_TYPE
+    accepted = request.accept_mimetypes
+    return bool(body.get("stream")) or ((accepted.best or "").lower() == MEDIA_TYPE and accepted[MEDIA_TYPE] > 0)
 
 
 def response(work: Callable[[Told], Reply], status: int, headers: dict[str, str]) -> Response:

@@ -119,6 +119,8 @@ def find_rows(
     except (ValueError, InvalidOperation):
         return []  # no row can have such a value
     conditions = [_condition(name, value) for name, value in compared.items()]
+    if "active" in known.where and "active" not in compared:
+        conditions.append(sql.SQL("active"))  # what is not on offer is nothing to tell a customer of
     conditions += [sql.SQL("user_id = %(user_id)s")] if known.is_of_customers and user_id is not None else []
     conditions += [sql.SQL(f"words @@ {_SOUGHT}")] if search is not None else []
     query = sql.SQL(_QUERY).format(

@@ -133,8 +133,8 @@ def _message(role: str, content: str) -> Message:
 
 
 def retrieved(turn: Turn) -> Mapping[str, Any] | None:
-    """What was looked up, with as many rows as MAX_ROWS_BYTES holds: prompts have bounds, whatever was answered. The
-    first one is always there: without it the model would say that nothing was found."""
+    """What was looked up, with as many rows as MAX_ROWS_BYTES holds. The first is there whatever its size, which
+    look-ups bound as well: without any the model would say that nothing was found."""
     if turn.retrieved is None or "rows" not in turn.retrieved:
         return turn.retrieved
     rows, left = turn.retrieved["rows"], MAX_ROWS_BYTES

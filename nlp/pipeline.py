@@ -91,7 +91,10 @@ def restored(turn: Turn, steps: Sequence[Step]) -> Turn:
         at, further = next(((at, further) for at, further in found if further is not None), (0, None))
         if further is None:
             break
+        before, row = turn, rest[at]
         turn, rest = _finished(further, kind), rest[at + 1 :]
+        if kind == data_extraction.KIND and _overtaken(before, row):
+            break  # what was looked up then belongs to the older values
     return turn
 
 
@@ -114,11 +117,16 @@ def _extraction_taken(turn: Turn, row: Step) -> Turn | None:
         return None if _has_fields(turn) else data_extraction.apply(turn, None)
     if not _still_fits(row, data_extraction.answer_schema(turn)):
         return None
-    # A field that was new then and is known now was told in a turn that came between: the newer word stays.
-    new = {name for name, told in (row.verdict or {}).items() if told in ({"status": "given"}, {"status": "inferred"})}
-    overtaken = new & {name for name, value in turn.data.items() if value is not None}
+    overtaken = _overtaken(turn, row)
     answer = {name: found for name, found in (row.output or {}).items() if name not in overtaken}
     return data_extraction.apply(turn, answer).changed(answered_by=row.model)
+
+
+def _overtaken(turn: Turn, row: Step) -> set[str]:
+    """Fields that were new to that extraction and are known now, by a turn that came between: the newer word stays."""
+    verdict = row.verdict if isinstance(row.verdict, dict) else {}
+    new = {name for name, told in verdict.items() if told in ({"status": "given"}, {"status": "inferred"})}
+    return new & {name for name, value in turn.data.items() if value is not None}
 
 
 def _retrieval_taken(turn: Turn, row: Step) -> Turn | None:

@@ -280,7 +280,10 @@ def test_sums_never_hold_every_connection(alice: Client, monkeypatch: pytest.Mon
     assert _read(alice, "stages")["stages"] == []
 
 
-def test_sums_wait_a_moment_for_one_another_but_not_in_any_number(alice: Client) -> None:
+def test_sums_wait_a_moment_for_one_another_but_not_in_any_number(
+    alice: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(view, "WAIT_SECONDS", 30)
     with ThreadPoolExecutor(view.AT_ONCE + view.IN_LINE) as pool:
         answers = list(pool.map(lambda _: alice.get(f"/api/v1/analytics/summary?{PERIOD}"), range(20)))
     assert [answer.status for answer in answers] == [200] * 20

@@ -124,11 +124,13 @@ def test_a_delete_may_name_its_business_in_a_body(master: Client, alice: Client,
         (charlie, {"business_id": alice.business_id}, 403),
         (master, {"business_id": charlie.business_id}, 404),
         (master, {}, 400),
+        *((caller, {"business_id": value}, 400) for caller in (alice, master) for value in ("", "x", 5, None)),
         (master, {"business_id": alice.business_id}, 204),
     ):
         assert caller.call("DELETE", path, body).status == status
     assert alice.call("DELETE", path, raw=b"").status == 404
     assert alice.call("DELETE", path, raw=b"{").status == 400
+    assert master.call("DELETE", f"/api/v1/businesses/{alice.business_id}", {"business_id": "x"}).status == 400
 
 
 def test_without_a_business_the_masters_templates_are_the_global_ones(master: Client) -> None:

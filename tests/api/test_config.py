@@ -285,6 +285,16 @@ def test_products_of_one_name_travel_together(alice: Client, charlie: Client) ->
     assert (len(found["deleted"]["products"]), len(alice.get("/api/v1/products").body)) == (5, 1)
 
 
+def test_stages_keep_the_order_in_which_models_see_them(alice: Client, charlie: Client) -> None:
+    for name in ("zeta", "alpha", "mid"):
+        assert alice.post("/api/v1/stages", set_ups.stage(name)).status == 201
+    document = alice.get(PATH).body
+    _set_up(charlie, document)
+    for client in (alice, charlie):
+        assert [stage["stage_name"] for stage in client.get(PATH).body["stages"]] == ["zeta", "alpha", "mid"]
+        assert [stage["stage_name"] for stage in client.get("/api/v1/stages").body] == ["mid", "alpha", "zeta"]
+
+
 def test_writers_at_the_same_time_take_turns(alice: Client) -> None:
     wanted = [_full() | {"stages": [set_ups.stage(f"{number} {each}") for each in range(8)]} for number in range(4)]
     with ThreadPoolExecutor(4) as pool:

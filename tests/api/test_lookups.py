@@ -126,7 +126,10 @@ def test_products_are_found_compared_sorted_and_cut(flask_app: Flask, alice: Cli
     def skus(**query: Any) -> list[str]:
         return [row["sku"] for row in _looker(flask_app, alice)(DatabaseQuery("products", **query))]
 
+    _product(alice, sku="d", name="Blue desk", active=False)
     assert skus() == ["c", "b", "a"]
+    assert skus(search="blue desk") == skus(where={"sku": "d"}) == []
+    assert skus(where={"active": False}) == ["d"]
     assert skus(search="blue lamp") == ["a"]
     # Values come from customers: to them a hyphen is no operator.
     assert skus(search="blue -lamp") == ["a"]

@@ -268,6 +268,17 @@ def test_value_of_a_turn_that_came_between_stays() -> None:
     assert pipeline.restored(between, (stored[0], corrected)).data == {"order_number": told}
 
 
+def test_what_was_looked_up_by_an_older_value_is_looked_up_again() -> None:
+    stored = run_to(3, BEFORE, World("returns"))
+    between = replace(BEFORE, data={"order_number": "9999"})
+    again = pipeline.restored(between, stored)
+    assert (again.finished, again.data, again.retrieved) == (
+        ("stage_selection", "data_extraction"),
+        between.data,
+        None,
+    )
+
+
 def test_skipped_step_is_asked_when_there_is_a_choice_now() -> None:
     alone = turns.turn(stages=(turns.ORDER,))
     stored = from_ledger(next(iter(pipeline.run(alone, good()))).steps)
