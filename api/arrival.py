@@ -19,8 +19,8 @@ _MAX_DIGITS = 18
 _LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*+([0-9]++)[ \t]*+(?=\r\n)", re.IGNORECASE)
 _CHUNKED = re.compile(rb"\r\ntransfer-encoding:[^\r]*chunked[ \t]*\r\n", re.IGNORECASE)
 _EXPECTS = re.compile(rb"\r\nexpect:[ \t]*100-continue[ \t]*(?=\r\n)", re.IGNORECASE)
-
-_REQUEST_ID = re.compile(rb"\r\nx-request-id:[ \t]*+([A-Za-z0-9._:-]{1,128})[ \t]*+(?=\r\n)", re.IGNORECASE)
+ID = "[A-Za-z0-9._:-]{1,128}"  # of a request, as its sender may choose it
+_REQUEST_ID = re.compile(rb"\r\nx-request-id:[ \t]*+(%s)[ \t]*+(?=\r\n)" % ID.encode(), re.IGNORECASE)
 
 
 class State(Enum):

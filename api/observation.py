@@ -11,10 +11,10 @@ from typing import Any, cast
 
 from flask import Flask, Request, Response, g, request
 
-from api import logs, metrics
+from api import arrival, logs, metrics
 from api.traces import Traces
 
-_WELL_FORMED = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+_WELL_FORMED = re.compile(arrival.ID)
 _QUIET = {"/healthz", "/readyz", "/metrics"}
 log = logging.getLogger("icmp.request")
 

@@ -87,6 +87,16 @@ def apply(turn: Turn, answer: dict[str, Any] | None, wrong: Mapping[str, str] = 
     )
 
 
+def overtaken(turn: Turn, answer: Any, verdict: Any) -> set[str]:
+    """Fields that had no other value when this was answered and have one now: it was told in a turn that came between,
+    and the newer word stays."""
+    told = verdict if isinstance(verdict, dict) else {}
+    kept = {name for name, found in told.items() if found in ({"status": "given"}, {"status": "inferred"})}
+    values = {name: fields.pruned(turn.output_schema, name, answer[name]["value"]) for name in kept & {*(answer or ())}}
+    known = {name: turn.data[name] for name in values if turn.data.get(name) is not None}
+    return {name for name, value in known.items() if not _same(value, values[name])}
+
+
 def _judge(turn: Turn, name: str, found: Mapping[str, Any], transcript: _Transcript) -> _Finding:
     value = fields.pruned(turn.output_schema, name, found.get("value"))
     if value is None or (isinstance(value, str) and not value.strip()):

@@ -93,7 +93,7 @@ def restored(turn: Turn, steps: Sequence[Step]) -> Turn:
             break
         before, row = turn, rest[at]
         turn, rest = _finished(further, kind), rest[at + 1 :]
-        if kind == data_extraction.KIND and _overtaken(before, row):
+        if kind == data_extraction.KIND and data_extraction.overtaken(before, row.output, row.verdict):
             break  # what was looked up then belongs to the older values
     return turn
 
@@ -117,16 +117,9 @@ def _extraction_taken(turn: Turn, row: Step) -> Turn | None:
         return None if _has_fields(turn) else data_extraction.apply(turn, None)
     if not _still_fits(row, data_extraction.answer_schema(turn)):
         return None
-    overtaken = _overtaken(turn, row)
+    overtaken = data_extraction.overtaken(turn, row.output, row.verdict)
     answer = {name: found for name, found in (row.output or {}).items() if name not in overtaken}
     return data_extraction.apply(turn, answer).changed(answered_by=row.model)
-
-
-def _overtaken(turn: Turn, row: Step) -> set[str]:
-    """Fields that were new to that extraction and are known now, by a turn that came between: the newer word stays."""
-    verdict = row.verdict if isinstance(row.verdict, dict) else {}
-    new = {name for name, told in verdict.items() if told in ({"status": "given"}, {"status": "inferred"})}
-    return new & {name for name, value in turn.data.items() if value is not None}
 
 
 def _retrieval_taken(turn: Turn, row: Step) -> Turn | None:

@@ -279,6 +279,13 @@ def test_what_was_looked_up_by_an_older_value_is_looked_up_again() -> None:
     )
 
 
+def test_what_was_looked_up_by_a_value_that_is_known_already_counts() -> None:
+    before = replace(BEFORE, data=pipeline.restored(BEFORE, run_to(2, BEFORE, World("returns"))).data)
+    stored = run_to(3, before, World("returns"))
+    again = pipeline.restored(before, stored)
+    assert (again.data, again.retrieved) == (before.data, {"rows": ROWS})
+
+
 def test_skipped_step_is_asked_when_there_is_a_choice_now() -> None:
     alone = turns.turn(stages=(turns.ORDER,))
     stored = from_ledger(next(iter(pipeline.run(alone, good()))).steps)
